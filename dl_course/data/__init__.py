@@ -1,0 +1,20 @@
+"""Data: loaders whose order is a function of (seed, epoch), and one module per data set."""
+
+from dl_course.data.augment import Augment
+from dl_course.data.images import Digits
+from dl_course.data.loader import BatchLoader
+from dl_course.data.module import DataModule, Split
+from dl_course.data.tabular import BreastCancer, CarPrices, Diabetes, TwoMoons, car_prices
+
+__all__ = [
+    "Augment",
+    "BatchLoader",
+    "BreastCancer",
+    "CarPrices",
+    "DataModule",
+    "Diabetes",
+    "Digits",
+    "Split",
+    "TwoMoons",
+    "car_prices",
+]
