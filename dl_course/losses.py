@@ -272,13 +272,13 @@ def weights(module: nn.Module) -> list[nn.Parameter]:
 
 def l1_penalty(parameters: Iterable[Tensor]) -> Tensor:
     """‖w‖₁ = Σ|w|, to be multiplied by λ; its gradient is λ·sign w, 0 at 0  (I2DL, NPFL3)."""
-    return torch.stack([w.abs().sum() for w in parameters]).sum()
+    return sum((w.abs().sum() for w in parameters), start=torch.zeros(()))
 
 
 def l2_penalty(parameters: Iterable[Tensor]) -> Tensor:
     """½‖w‖² = ½ Σw², to be multiplied by λ; its gradient is λw  (BONN §10.11; I2DL, NPFL3 lack the ½: half our λ)."""
-    flat = [w.flatten() for w in parameters]
-    return 0.5 * torch.stack([torch.dot(w, w) for w in flat]).sum()
+    flat = (w.flatten() for w in parameters)
+    return 0.5 * sum((w @ w for w in flat), start=torch.zeros(()))
 
 
 def regularized(loss: LossFunction, module: nn.Module, l1: float = 0.0, l2: float = 0.0) -> LossFunction:

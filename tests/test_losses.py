@@ -237,6 +237,7 @@ def test_penalties_and_their_gradients():
     assert_close((value, gradient), (both.norm(1), w.sign()))
     value, gradient = value_and_gradient(lambda w: losses.l2_penalty(iter([w, v])), w)
     assert_close((value, gradient), (both.norm(2) ** 2 / 2, w))
+    assert losses.l1_penalty([]) == losses.l2_penalty([]) == 0
 
 
 def test_weights_are_matrices_and_kernels_once_each():
@@ -246,7 +247,7 @@ def test_weights_are_matrices_and_kernels_once_each():
         nn.BatchNorm2d(5),
         nn.PReLU(5),
         nn.Flatten(),
-        nn.Linear(5, 7),
+        linear,
         nn.LayerNorm([7, 1]),
         nn.LSTM(7, 2),
     )
