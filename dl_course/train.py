@@ -1,0 +1,250 @@
+"""Train what a configuration describes: seed → data → model → fit → best checkpoint → val and test → metrics.json."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
+from omegaconf import DictConfig, OmegaConf
+
+from dl_course.environment import prepare
+
+prepare()
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from lightning.pytorch import Trainer  # noqa: E402
+
+from dl_course.build import build, build_data, build_model, plain_config  # noqa: E402
+from dl_course.check import check  # noqa: E402
+from dl_course.errors import ConfigError, RunError  # noqa: E402
+from dl_course.evaluate import evaluate  # noqa: E402
+from dl_course.training import runs  # noqa: E402
+from dl_course.training.checkpoints import BEST, PREVIOUS, RESUME, load_checkpoint, probe  # noqa: E402
+from dl_course.training.resume import continued  # noqa: E402
+from dl_course.training.tensorboard import EventLogger, hyperparameters  # noqa: E402
+from dl_course.training.trainer import Precision  # noqa: E402
+
+log = logging.getLogger("dl_course")
+
+
+@dataclass
+class Settings:
+    """The scalars at the top of a configuration: their types and ranges."""
+
+    seed: Annotated[int, Ge(0)] = 0
+    threads: Annotated[int, Ge(1)] = 1
+    precision: Precision = "32-true"
+    resume: str | None = None
+    init_from: str | None = None
+    debug: Literal["dry_run"] | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What training leaves behind: the run folder, its metrics, and the best model in eval mode."""
+
+    path: Path
+    metrics: dict[str, Any]
+    model: Any
+
+
+def train(config: DictConfig, *, folder: str | Path | None = None, overrides: Sequence[str] | None = None) -> Run:
+    """Run the experiment that `config` describes and return its folder, metrics and best model.
+
+    folder: where the run's files go, a new `runs/<experiment>/<time>-<seed>` by default. overrides: what the user
+    typed, for `resume=<run>`, where all else comes from the run; without it the whole configuration is compared.
+    Raises ConfigError for wrong input, before any data or model work where that is possible; RunError for trouble on
+    the way; SystemExit(130 or 143) when stopped by a signal, after saving.
+    """
+    config = OmegaConf.create(OmegaConf.to_container(config))  # the caller's own stays as it was
+    run, config = continued(config, overrides)
+    check(config)
+    if run is not None and runs.is_finished(run):
+        from dl_course.evaluate import load
+
+        log.info("%s is finished; nothing to do", run)
+        return Run(run, runs.read_metrics(run), load(run))
+    seed_everything(config.seed)
+    with threads(config.threads):
+        data = build_data(config)
+        task = build_model(config)
+        plain = plain_config(config)
+        if config.init_from:
+            _start_from(task, config.init_from)
+        if config.debug == "dry_run":
+            return Run(Path(), {"parameters": _parameters(task)}, task)
+        if run is None:
+            run = Path(folder) if folder is not None else runs.new_folder(plain["experiment"]["name"], config.seed)
+        probe(run)
+        with log_file(run / runs.LOG):
+            return _fit(config, plain, data, task, run)
+
+
+def _fit(config: DictConfig, plain: dict[str, Any], data: Any, task: Any, run: Path) -> Run:
+    """Everything that happens inside a run folder."""
+    environment = runs.environment()
+    runs.write_text(run / runs.CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain)))
+    log.info("%s", environment)
+    checkpoint = next((run / name for name in (RESUME, PREVIOUS) if (run / name).is_file()), None)
+    first_step = load_checkpoint(checkpoint)["global_step"] + 1 if checkpoint else None
+    trainer = build(
+        config.trainer,
+        "trainer",
+        precision=config.precision,
+        folder=str(run),
+        logger=build(config.logger, "logger", folder=str(run), first_step=first_step),
+        callbacks=build(config.callbacks, "callbacks", folder=str(run), config=plain),
+    )
+    began = time.monotonic()
+    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    seconds = time.monotonic() - began
+    log.info("trained for %d steps, %d epochs, %.1f s", trainer.global_step, trainer.current_epoch, seconds)
+    if trainer.global_step == 0:
+        raise RunError("training ended after 0 steps: nothing was learned")
+    training = {tag: value for tag, value in task.results.items() if tag.startswith("train/")}
+    steps, epochs = trainer.global_step, trainer.current_epoch
+    task.load_state_dict(load_checkpoint(run / BEST)["state_dict"])
+    evaluated = evaluate(task, data, trainer)
+    metrics = {
+        **training,
+        **evaluated,
+        "steps": steps,
+        "epochs": epochs,
+        "seconds": round(seconds, 3),
+        "parameters": _parameters(task),
+        "seed": config.seed,
+    }
+    _log_hyperparameters(trainer, plain, evaluated, steps)
+    runs.write_metrics(run, {**metrics, "run": environment | {"threads": config.threads}})
+    log.info("%s", metrics)
+    task.eval()
+    return Run(run, metrics, task)
+
+
+def _log_hyperparameters(trainer: Trainer, plain: dict[str, Any], evaluated: dict[str, float], steps: int) -> None:
+    """The HParams tab shows the chosen values beside the final metrics, measured on the best checkpoint."""
+    if isinstance(trainer.logger, EventLogger):
+        final = {f"final/{tag}": value for tag, value in evaluated.items()}
+        trainer.logger.log_hyperparams(hyperparameters(plain), final, step=steps)
+        trainer.logger.finalize("success")
+
+
+def _start_from(task: torch.nn.Module, source: str) -> None:
+    """Copy the weights of a run or checkpoint into a fresh model of the same shape."""
+    path = runs.find_checkpoint(source)
+    try:
+        task.load_state_dict(load_checkpoint(path)["state_dict"])
+    except RuntimeError as error:
+        first = [line.strip() for line in str(error).splitlines()[1:3]]
+        raise ConfigError(f"init_from={source} holds another model\n" + "\n".join(first)) from error
+
+
+def _parameters(module: torch.nn.Module) -> int:
+    """The number of trainable parameters."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators of Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute with `count` CPU threads, and with as many as before afterwards (a notebook has its own setting)."""
+    before = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.use_deterministic_algorithms(deterministic)
+
+
+@contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Append what the program logs to a file in the run folder while training."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    before = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield
+    except BaseException as error:
+        log.error("%s: %s", type(error).__name__, error)
+        raise
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
+        handler.close()
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def run_command(
+    config: DictConfig, overrides: Sequence[str] | None = None, folder: str | Path | None = None
+) -> float | None:
+    """`dl-course train`: train, then print the test metrics, the run folder and what to type next.
+
+    Returns the monitored validation metric, which sweeps minimise or maximise.
+    """
+    from rich.console import Console
+
+    quiet = bool(os.environ.get("DL_COURSE_QUIET"))
+    console = Console(highlight=False, soft_wrap=True)
+    run = train(config, folder=folder, overrides=overrides)
+    if config.debug == "dry_run":
+        if not quiet:
+            console.print(run.model)
+            console.print(f"{run.metrics['parameters']:,} parameters; a dry run: nothing was trained or written")
+        return None
+    if not quiet:
+        console.print(summary(run.metrics))
+        console.print(f"run folder  {run.path}\n")
+        console.print("next")
+        for command, meaning in next_commands(run):
+            console.print(f"  {command:<58} [dim]{meaning}[/dim]")
+    monitor = config.callbacks.get("monitor", "val/loss")
+    return run.metrics.get(monitor)
+
+
+def summary(metrics: dict[str, Any]) -> Any:
+    """A small table: one row a metric, one column a split."""
+    from rich.table import Table
+
+    stages = [stage for stage in ("train", "val", "test") if any(tag.startswith(f"{stage}/") for tag in metrics)]
+    names = list(dict.fromkeys(tag.split("/", 1)[1] for tag in metrics if "/" in tag))
+    table = Table(
+        "", *stages, title=f"{metrics['epochs']} epochs, {metrics['steps']} steps, {metrics['seconds']:.1f} s"
+    )
+    for name in names:
+        table.add_row(name, *(_number(metrics.get(f"{stage}/{name}")) for stage in stages))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
+
+
+def next_commands(run: Run) -> list[tuple[str, str]]:
+    """Three commands worth typing after a run."""
+    experiment = run.path.parent.name
+    return [
+        (f"dl-course eval {run.path}", "the same numbers again, from the folder alone"),
+        ("tensorboard --logdir runs", "curves, graph and hyperparameters"),
+        (f"dl-course train experiment={experiment} optimizer.lr=0.01", "the same with one knob turned"),
+    ]

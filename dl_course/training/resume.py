@@ -1,0 +1,85 @@
+"""Which run to continue, and whether the configuration allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dl_course.errors import ConfigError
+from dl_course.training import runs
+from dl_course.training.checkpoints import BEST, PREVIOUS, RESUME, load_checkpoint
+from dl_course.training.tensorboard import flat
+
+MAY_CHANGE = ("trainer.max_epochs", "trainer.max_steps", "data.root", "threads", "logger", "callbacks.progress")
+"""What may differ between a run and its continuation; anything else would make it another experiment."""
+
+
+def continued(config: DictConfig, overrides: Sequence[str] | None = None) -> tuple[Path | None, DictConfig]:
+    """The run that `config.resume` names and the configuration to continue it with; (None, config) for a new run.
+
+    The configuration is the run's own; from `config` come only the keys in `MAY_CHANGE`. overrides: the words that the
+    user typed, to compare just what they name (`dl-course train resume=<run>` need not repeat the rest); without them
+    every key is compared. Raises ConfigError with the differing keys.
+    """
+    if not config.get("resume"):
+        return None, config
+    run = runs.latest(config.experiment.name) if config.resume == "latest" else Path(config.resume)
+    if run.is_file():
+        run = run.parent
+    stored = _stored(run)
+    if stored is None:
+        if config.resume == "latest":
+            return run, config  # stopped before it had written anything: start it again, in its folder
+        raise ConfigError(f"resume={config.resume}: not a run folder (no {runs.CONFIG} and no checkpoint in it)")
+    wanted, had = _flat(config), _flat(stored)
+    touched = set(wanted) | set(had)
+    if overrides is not None:
+        typed = [override.lstrip("+~").split("=")[0].split("@")[0].replace("/", ".") for override in overrides]
+        touched = {"experiment.name" if "experiment" in typed else "", *(key for key in touched if _under(key, typed))}
+    different = sorted(
+        key
+        for key in touched
+        if wanted.get(key) != had.get(key)
+        and key != "resume"
+        and not _under(key, MAY_CHANGE)
+        # A size that is read from the data is open (null) until the data has been seen.
+        and not (wanted.get(key) is None and key.split(".")[0] in ("data", "model"))
+        and not (key.startswith("experiment.") and key != "experiment.name")
+    )
+    if different:
+        shown = ", ".join(f"{key}={wanted.get(key)} (was {had.get(key)})" for key in different[:4])
+        more = f" and {len(different) - 4} more" if len(different) > 4 else ""
+        raise ConfigError(
+            f"resume={run}: the run has another configuration: {shown}{more}\n"
+            f"only {', '.join(MAY_CHANGE)} may change; init_from={run} starts a new run from its weights"
+        )
+    for key in MAY_CHANGE:
+        if overrides is None or any(_under(flat_key, [key]) for flat_key in touched):
+            OmegaConf.update(stored, key, OmegaConf.select(config, key), merge=False, force_add=True)
+    return run, stored
+
+
+def _under(key: str, prefixes: Iterable[str]) -> bool:
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _flat(config: DictConfig) -> dict[str, Any]:
+    """The configuration as {"optimizer.lr": 0.001, …}, references resolved."""
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return flat({str(key): value for key, value in container.items()})
+
+
+def _stored(run: Path) -> DictConfig | None:
+    """The configuration of a run: from a checkpoint, or from its config.yaml if it was stopped before the first one."""
+    for name in (RESUME, PREVIOUS, BEST):
+        if (run / name).is_file():
+            return OmegaConf.create(load_checkpoint(run / name)["config"])
+    if (run / runs.CONFIG).is_file():
+        loaded = OmegaConf.load(run / runs.CONFIG)
+        assert isinstance(loaded, DictConfig)
+        return loaded
+    return None

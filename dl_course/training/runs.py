@@ -1,0 +1,102 @@
+"""Run folders: where a run's files lie, how a new one is named, how an old one is found."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from dl_course.errors import ConfigError, suggest
+from dl_course.training.checkpoints import BEST, PREVIOUS, RESUME
+
+ROOT = Path("runs")
+CONFIG, METRICS, LOG = "config.yaml", "metrics.json", "train.log"
+
+
+def new_folder(experiment: str, seed: int) -> Path:
+    """Create `runs/<experiment>/<YYYYmmdd-HHMMSS>-<seed>`; a second run in the same second gets `-2` behind it."""
+    parent = ROOT / experiment
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{seed}"
+    for attempt in range(1, 1000):
+        folder = parent / (stem if attempt == 1 else f"{stem}-{attempt}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+    raise ConfigError(f"{parent}/{stem}: a thousand runs in one second")
+
+
+def latest(experiment: str) -> Path:
+    """The newest run folder of an experiment. Raises ConfigError where there is none."""
+    runs = [folder for folder in (ROOT / experiment).glob("*") if folder.is_dir()]
+    if not runs:
+        known = sorted(p.name for p in ROOT.glob("*") if p.is_dir()) if ROOT.is_dir() else []
+        raise ConfigError(f"resume=latest: no run of {experiment} under {ROOT}/{suggest(experiment, known)}")
+    return max(runs, key=lambda folder: (folder.stat().st_ctime_ns, folder.name))
+
+
+def find_checkpoint(run_or_checkpoint: str | Path) -> Path:
+    """The file to load: a checkpoint itself, or the best one of a run folder (its newest state if it has no best)."""
+    path = Path(run_or_checkpoint)
+    if not path.is_dir():
+        if not path.exists():
+            siblings = [str(p) for p in path.parent.glob("*")] if path.parent.is_dir() else []
+            raise ConfigError(f"{path}: no such run folder or checkpoint{suggest(str(path), siblings)}")
+        return path
+    for name in (BEST, RESUME, PREVIOUS):
+        if (path / name).is_file():
+            return path / name
+    raise ConfigError(f"{path}: no checkpoint in this folder (expected {BEST} or {RESUME})")
+
+
+def is_finished(folder: Path) -> bool:
+    """A run is finished when its metrics were written: that is its last act."""
+    return (folder / METRICS).is_file()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_metrics(folder: Path, values: Mapping[str, Any]) -> None:
+    write_text(folder / METRICS, json.dumps(values, indent=2) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, git commit and command: what one needs to know to repeat a run."""
+    versions = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for package in ("dl-course", "torch", "torchvision", "lightning", "hydra-core", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]) if sys.argv and sys.argv[0] else "python"
+    return {"versions": versions, "git": _git_commit(), "command": command}
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this package is imported from; None for an installed wheel."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The metrics of a finished run, without the description of its environment."""
+    metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    return {key: value for key, value in metrics.items() if key != "run"}
