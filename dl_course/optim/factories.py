@@ -38,7 +38,7 @@ def sgd(
 ) -> Optimizer:
     """Stochastic gradient descent: v ← βv + g, θ ← θ − εv; Nesterov: θ ← θ − ε(g + βv)  (I2DL ch. 5, BONN ch. 6).
 
-    momentum is β. Differs from the lectures: ε stands outside v, so that a new ε acts at once; at constant ε they agree.
+    momentum is β. Differs from the lectures: ε stands outside v, so that a new ε acts at once; constant, they agree.
     Nesterov's form is that of Sutskever et al. 2013, with the gradient at θ rather than at the look-ahead point.
     Raises: ValueError if Nesterov is asked for without momentum.
     """
