@@ -57,7 +57,12 @@ def _plain(node: DictConfig) -> dict[str, Any]:
 def _instantiate(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
     """Hydra's instantiate with its long traceback reduced to the sentence that the constructor wrote."""
     try:
-        return instantiate(dict(node), _convert_="all", **extra)
+        # The extra arguments go to the function itself: Hydra would look for `_target_` inside them.
+        return (
+            instantiate({**node, "_partial_": True}, _convert_="all")(**extra)
+            if extra
+            else instantiate(dict(node), _convert_="all")
+        )
     except CourseError:
         raise
     except Exception as error:

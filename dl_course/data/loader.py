@@ -27,7 +27,7 @@ class Transform(Protocol):
 
     num_uniforms: int
 
-    def __call__(self, x: Tensor, u: Tensor | None) -> Tensor: ...
+    def __call__(self, x: Tensor, u: Tensor | None, /) -> Tensor: ...
 
 
 def keyed_generator(*key: int | str) -> torch.Generator:
@@ -137,6 +137,8 @@ class BatchLoader:
         rank, _ = _rank_and_world()
         last = self.num_samples - (self._num_global_batches - 1) * self.batch_size
         return self._num_global_batches - (not self.shuffle and last <= rank)
+
+    batch_sampler = None  # Lightning looks for it before it asks `sampler`
 
     @property
     def sampler(self) -> BatchLoader:
