@@ -1,7 +1,7 @@
 """Random transformations of whole image batches: each image by its own draw, at the speed of one operation a batch.
 
 Every class here is a function of (images, u): u (B, num_uniforms) in [0, 1) holds the draws of each image, so that who
-owns the randomness (the loader, keyed by seed, epoch and sample) is settled elsewhere, and a test can set a draw by hand.
+owns the randomness (the loader, keyed by seed, epoch and sample) is settled elsewhere, and a test can choose a draw.
 Images are (B, C, H, W), uint8 in 0…255 or floating point in [0, 1]; the result has the same shape. Geometry that moves
 whole pixels keeps uint8; what interpolates or scales brightness returns float32 in [0, 1].
 """

@@ -1,5 +1,6 @@
 """What every data set shares: splits in memory, statistics fitted on train, loaders, and files prepared once."""
 
+import errno
 import hashlib
 import json
 import os
@@ -246,6 +247,7 @@ def data_root(root: str | None) -> Path:
 
 
 MARKER = ".complete"
+CANNOT_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY}
 
 
 def prepare_once(folder: Path, build: Callable[[Path], None]) -> Path:
@@ -255,7 +257,7 @@ def prepare_once(folder: Path, build: Callable[[Path], None]) -> Path:
     the size and SHA-256 of every file, and renames: a folder that exists is complete. A complete folder is only read,
     so it may lie on a read-only disk. What `build` raises is passed on, and nothing is left behind.
 
-    Raises: ConfigError if the folder is missing and its parent cannot be written to.
+    Raises: ConfigError if the folder is missing and cannot be made (a read-only disk, a file in its place).
     """
     from filelock import FileLock
 
@@ -264,6 +266,8 @@ def prepare_once(folder: Path, build: Callable[[Path], None]) -> Path:
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        if not folder.parent.stat().st_mode & 0o222:  # for root, too, a read-only folder is read-only
+            raise PermissionError(errno.EACCES, f"{folder.parent} is read-only")
         with FileLock(folder.with_name(f".{folder.name}.lock")):
             if (folder / MARKER).is_file():
                 return folder
@@ -277,10 +281,12 @@ def prepare_once(folder: Path, build: Callable[[Path], None]) -> Path:
                 os.replace(partial, folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
         raise ConfigError(
-            f"{folder} does not exist and cannot be made: {error.strerror} ({error.filename})\n"
-            f"  name a folder that has the data or can be written to: data.root=<folder>"
+            f"{folder} is missing or incomplete and cannot be made: {error.strerror}\n"
+            f"  name a folder that has the data, or one that can be written to: data.root=<folder>"
         ) from error
     return folder
 
@@ -293,13 +299,13 @@ def check_files(folder: Path, expected: dict[str, list], *, verify: bool) -> Non
     for name, (size, checksum) in expected.items():
         path = folder / name
         if not path.is_file():
-            raise ConfigError(f"data file missing: {path}\n  expected {size:,} bytes{_remedy(folder)}")
+            raise ConfigError(f"data file missing: {path}\n  expected {size:,} bytes{remedy(folder)}")
         if path.stat().st_size != size:
             found = path.stat().st_size
-            raise ConfigError(f"damaged data file: {path}\n  expected {size:,} bytes, found {found:,}{_remedy(folder)}")
+            raise ConfigError(f"damaged data file: {path}\n  expected {size:,} bytes, found {found:,}{remedy(folder)}")
         if verify and checksum and (found := sha256(path)) != checksum:
             raise ConfigError(
-                f"damaged data file: {path}\n  expected SHA-256 {checksum[:16]}…, found {found[:16]}…{_remedy(folder)}"
+                f"damaged data file: {path}\n  expected SHA-256 {checksum[:16]}…, found {found[:16]}…{remedy(folder)}"
             )
 
 
@@ -309,7 +315,8 @@ def marked_files(folder: Path) -> dict[str, list]:
     return json.loads(marker.read_text()) if marker.is_file() else {}
 
 
-def _remedy(folder: Path) -> str:
+def remedy(folder: Path) -> str:
+    """The last line of a message about a damaged folder."""
     return f"\n  delete {folder} to prepare it anew, or name another folder: data.root=<folder>"
 
 

@@ -1,7 +1,9 @@
 """Tables: rows of numbers with one target each, standardised by the mean and deviation of the training rows."""
 
-from dataclasses import dataclass
-from typing import Annotated
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge
@@ -9,6 +11,12 @@ from torch import Tensor
 
 from dl_course.data.loader import keyed_generator
 from dl_course.data.module import DataModule, Split, split_indices
+from dl_course.errors import ConfigError, suggest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
 
 CAR_WEIGHTS = (-0.028, -1130.0)  # € per kilometre, € per year of age
 CAR_BIAS = 24300.0  # € for a new car
@@ -97,8 +105,8 @@ class Diabetes(Tabular):
     def load(self) -> dict[str, Split]:
         from sklearn.datasets import load_diabetes
 
-        data = load_diabetes(scaled=False)
-        return self._split(_float(data.data), _float(data.target))
+        x, y = load_diabetes(return_X_y=True, scaled=False)
+        return self._split(_float(x), _float(y))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -112,7 +120,8 @@ class BreastCancer(Tabular):
     def feature_names(self) -> list[str]:
         from sklearn.datasets import load_breast_cancer
 
-        return [str(name) for name in load_breast_cancer().feature_names]
+        data: Any = load_breast_cancer()
+        return [str(name) for name in data.feature_names]
 
     @property
     def class_names(self) -> list[str]:
@@ -121,8 +130,8 @@ class BreastCancer(Tabular):
     def load(self) -> dict[str, Split]:
         from sklearn.datasets import load_breast_cancer
 
-        data = load_breast_cancer()
-        return self._split(_float(data.data), _float(data.target))
+        x, y = load_breast_cancer(return_X_y=True)
+        return self._split(_float(x), _float(y))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -148,3 +157,245 @@ class TwoMoons(Tabular):
 
 def _float(array) -> Tensor:
     return torch.as_tensor(array, dtype=torch.float32)
+
+
+Task = Literal["auto", "regression", "binary", "multiclass"]
+MAX_CATEGORIES = 50  # columns with more different words keep the most frequent; the rest count as unknown
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class CSV(Tabular):
+    """Your own table: one row per sample, one column (`target`) to predict, all others to predict it from.
+
+    path: a file with a header; the delimiter is found out (`,` `;` tab `|`). ignore: columns that are left out.
+    task: what the target is. "auto" says binary for two different values, multiclass for words and for at most 20
+        different whole numbers, regression else. y is float32 for regression and binary (0/1: one output, binary
+        cross-entropy), int64 for multiclass; classes are numbered in sorted order.
+    Features: see `TableEncoder`; it is fitted on the training rows. 60/20/20 % of the rows, stratified for classes;
+    rows without a target are left out. `notes` says what was left out.
+    Raises: ConfigError for no such file or column, an empty table, no target, one class only, a target unlike its task.
+    """
+
+    path: str
+    target: str
+    task: Task = "auto"
+    ignore: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.notes: list[str] = []
+        self._encoder = TableEncoder()
+        self._frames: dict[str, Any] = {}  # the rows of each split as they stand in the file
+        self._classes: list[str] = []
+        self._kind = self.task
+
+    def load(self) -> dict[str, Split]:
+        frame = self._read()
+        y = self._target(frame.pop(self.target))
+        parts = split_indices(len(frame), self.split_seed, y if self._classes else None)
+        self._frames = {name: frame.iloc[index.numpy()] for name, index in parts.items()}
+        if not self._encoder.columns:
+            self._encoder.fit(self._frames["train"])
+        self.notes += self._encoder.notes
+        for note in self.notes:
+            log.info("%s: %s", Path(self.path).name, note)
+        return {name: Split(self.encode(self._frames[name]), y[index]) for name, index in parts.items()}
+
+    def encode(self, frame: "pd.DataFrame") -> Tensor:
+        """Rows with the columns of the file (the target may be absent) → (N, F) float32, before standardising.
+
+        `normalise(encode(rows))` is what the network takes.
+        """
+        return self._encoder.encode(frame)
+
+    @property
+    def class_names(self) -> list[str]:
+        self.setup()
+        return self._classes
+
+    @property
+    def feature_names(self) -> list[str]:
+        self.setup()
+        return self._encoder.feature_names
+
+    @property
+    def target_names(self) -> list[str]:
+        return self.class_names or [self.target]
+
+    @property
+    def kind(self) -> str:
+        """The task that "auto" turned out to be: regression, binary or multiclass."""
+        self.setup()
+        return self._kind
+
+    @property
+    def loss(self) -> str:
+        """The loss that fits the task: mse, bce or cross_entropy."""
+        return {"regression": "mse", "binary": "bce", "multiclass": "cross_entropy"}[self.kind]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that fit the task."""
+        return ["rmse", "mae", "r2"] if self.kind == "regression" else ["accuracy"]
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"encoder": self._encoder.state_dict(), "classes": list(self._classes)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self._classes and self._classes != state_dict["classes"]:
+            raise ConfigError(
+                f"{self.path}: the classes of '{self.target}' are {', '.join(self._classes)}\n"
+                f"  the checkpoint was trained on {', '.join(state_dict['classes'])}"
+            )
+        super().load_state_dict(state_dict)
+        self._encoder.load_state_dict(state_dict["encoder"])
+        for name, frame in self._frames.items():
+            self._raw[name] = Split(self.encode(frame), self._raw[name].y)
+
+    def _read(self) -> "pd.DataFrame":
+        import pandas as pd
+
+        path = Path(self.path).expanduser()
+        if not path.is_file():
+            near = [other.name for other in path.parent.glob("*.csv")] if path.parent.is_dir() else []
+            raise ConfigError(f"no such file: {path}{suggest(path.name, near)}")
+        try:
+            frame = pd.read_csv(path, sep=_delimiter(path), skipinitialspace=True, low_memory=False)
+        except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
+            raise ConfigError(f"{path} cannot be read as a table: {str(error).strip().splitlines()[0]}") from error
+        frame = frame.rename(columns=lambda name: str(name).strip())
+        for name in (self.target, *self.ignore):
+            if name not in frame.columns:
+                columns = ", ".join(frame.columns[:12]) + (", …" if len(frame.columns) > 12 else "")
+                raise ConfigError(f"{path} has no column '{name}'{suggest(name, frame.columns)}\n  columns: {columns}")
+        rows = len(frame)
+        if rows == 0:
+            raise ConfigError(f"{path} has a header but no rows")
+        frame = frame.drop(columns=self.ignore).replace([float("inf"), float("-inf")], float("nan"))
+        frame = frame.loc[frame[self.target].notna(), :].reset_index(drop=True)
+        if len(frame) == 0:
+            raise ConfigError(f"{path}: every value of the target '{self.target}' is missing")
+        if len(frame) < rows:
+            self.notes.append(f"left out {rows - len(frame)} of {rows} rows without a target")
+        if len(frame) < 10:
+            raise ConfigError(f"{path}: at least 10 rows with a target expected, found {len(frame)}")
+        return frame
+
+    def _target(self, column: "pd.Series") -> Tensor:
+        """The target as a tensor, and with it the task and the classes."""
+        from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+        numeric = is_numeric_dtype(column) and not is_bool_dtype(column)
+        values = sorted(column.unique().tolist())
+        whole = not numeric or all(float(value).is_integer() for value in values)
+        if self.task != "auto":
+            self._kind = self.task
+        elif len(values) == 2:
+            self._kind = "binary"
+        else:
+            self._kind = "multiclass" if whole and (not numeric or len(values) <= 20) else "regression"
+        shown = ", ".join(str(value) for value in values[:4]) + (", …" if len(values) > 4 else "")
+        what = f"{self.path}: the target '{self.target}' has {len(values)} different values ({shown})"
+        if len(values) == 1:
+            raise ConfigError(f"{what}\n  there is nothing to learn from one value")
+        if self._kind == "regression":
+            if not numeric:
+                raise ConfigError(f"{what}\n  data.task=regression expects numbers")
+            self._classes = []
+            return torch.tensor(column.to_numpy(dtype="float32"))
+        if self._kind == "binary" and len(values) != 2:
+            raise ConfigError(f"{what}\n  data.task=binary expects two")
+        if len(values) > len(column) / 2:
+            raise ConfigError(
+                f"{what} in {len(column)} rows\n  that is too many for classes; for numbers: task=regression"
+            )
+        self._classes = [_word(value) for value in values]
+        index = {value: i for i, value in enumerate(values)}
+        codes = torch.tensor([index[value] for value in column.tolist()])
+        return codes.float() if self._kind == "binary" else codes
+
+
+@dataclass
+class TableEncoder:
+    """Columns of a table → numbers, by what the training rows say.
+
+    Numbers: gaps take the median. Words (and truth values): gaps take the most frequent word, then one column of 0/1
+    per word; a word that the training rows did not hold is 0 in all of them. Left out, with a note: columns with one
+    value or none, and columns of words that hardly repeat (names, identifiers, text).
+    `columns` is the whole state, in plain containers: {name: {"fill": number}} or {name: {"fill": word, "words": […]}}.
+    """
+
+    columns: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def fit(self, frame: "pd.DataFrame") -> "TableEncoder":
+        """Learn from the training rows. Raises: ConfigError if no column is of use."""
+        from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+        self.columns, self.notes = {}, []
+        for name in frame.columns:
+            column: Any = frame[name].dropna()
+            if column.nunique() < 2:
+                self.notes.append(f"left out column '{name}': {'one value only' if len(column) else 'no values'}")
+            elif is_numeric_dtype(column) and not is_bool_dtype(column):
+                self.columns[name] = {"fill": float(column.median())}
+            else:
+                counts = column.map(_word).value_counts()  # most frequent first
+                if len(counts) > MAX_CATEGORIES and len(counts) > len(column) / 2:
+                    self.notes.append(f"left out column '{name}': {len(counts)} different words in {len(column)} rows")
+                    continue
+                words = sorted(counts.index, key=lambda word: (-counts[word], word))[:MAX_CATEGORIES]
+                self.columns[name] = {"fill": words[0], "words": sorted(words)}
+        if not self.columns:
+            raise ConfigError(f"no column to predict from is left: {'; '.join(self.notes) or 'the table has none'}")
+        return self
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The name of each number: the column's, or column=word."""
+        return [
+            f"{name}={word}" if word else name
+            for name, column in self.columns.items()
+            for word in column.get("words", [""])
+        ]
+
+    def encode(self, frame: "pd.DataFrame") -> Tensor:
+        """Rows → (N, F) float32. Raises: ConfigError if a column is missing or holds words where numbers were."""
+        import pandas as pd
+
+        blocks = []
+        for name, fitted in self.columns.items():
+            if name not in frame.columns:
+                raise ConfigError(f"the table has no column '{name}'{suggest(name, map(str, frame.columns))}")
+            column = frame[name]
+            if "words" in fitted:
+                known = pd.Series(column.map(_word, na_action="ignore").fillna(fitted["fill"]))
+                blocks += [torch.tensor((known == word).to_numpy(dtype="float32")) for word in fitted["words"]]
+            else:
+                try:
+                    numbers = pd.Series(pd.to_numeric(column)).replace([float("inf"), float("-inf")], float("nan"))
+                except (ValueError, TypeError) as error:
+                    raise ConfigError(f"column '{name}' held numbers in training: {error}") from error
+                blocks.append(torch.tensor(numbers.fillna(fitted["fill"]).to_numpy(dtype="float32")))
+        return torch.stack(blocks, dim=1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: dict(column) for name, column in self.columns.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.columns = {name: dict(column) for name, column in state.items()}
+
+
+def _word(value: Any) -> str:
+    """A category as text: 3.0 is "3", so that a gap elsewhere in a column of whole numbers renames no class."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def _delimiter(path: Path) -> str:
+    """The delimiter that a file's beginning suggests, a comma in doubt."""
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        sample = file.read(65536)
+    header = sample.split("\n", 1)[0]
+    return max(",;\t|", key=header.count)
