@@ -13,7 +13,6 @@ import os
 import pkgutil
 import re
 import types
-import typing
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib import import_module
@@ -178,7 +177,7 @@ def _shown(value: Any) -> str:
 
 def describe(annotation: Any) -> str:
     """What an annotation accepts, in words: `Annotated[int, Ge(1)] | None` → "an integer >= 1 or null"."""
-    if isinstance(annotation, typing.TypeAliasType if hasattr(typing, "TypeAliasType") else ()):
+    if hasattr(annotation, "__value__"):  # `type Name = …`
         return describe(annotation.__value__)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
@@ -326,7 +325,7 @@ def _try_optimizer(config: dict[str, Any]) -> None:
 def find_target(name: str, path: str = "") -> Any:
     """The class or function that a `_target_` names, if it may be called. Raises ConfigError otherwise.
 
-    Allowed are: public classes of the rooms, as `dl_course.<room>.<Class>`; whatever a shipped config names; and, by the
+    Allowed are: public classes of the rooms, as `dl_course.<room>.<Class>`; what a shipped config names; and, by the
     user's own decision, everything in the packages that the environment variable DL_COURSE_TRUST lists.
     """
     from hydra.utils import get_object

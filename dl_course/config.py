@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from hydra import version
@@ -75,9 +75,10 @@ class Loader(ConfigLoaderImpl):
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         result = super()._load_single_config(default, repo)
         if self._named and (default.config_path or "").startswith("experiment/"):
-            with open_dict(result.config):
-                for group in self._named & result.config.keys():
-                    del result.config[group]
+            body = cast(DictConfig, result.config)
+            with open_dict(body):
+                for group in self._named & body.keys():
+                    del body[group]
         return result
 
 

@@ -20,7 +20,7 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]] | Iterable[tuple[str, nn.Parameter]]
+Parameters = Iterable[nn.Parameter | dict[str, Any] | tuple[str, nn.Parameter]]
 Impl = Literal["torch"]
 Rate = Annotated[float, Gt(0)]
 Share = Annotated[float, Ge(0), Lt(1)]
@@ -44,9 +44,9 @@ def sgd(
     """
     if nesterov and momentum == 0:
         raise ValueError(f"nesterov={nesterov} needs momentum > 0, got momentum={momentum}")
-    params = list(params)
+    entries: list[Any] = list(params)
     return torch.optim.SGD(
-        params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, fused=fusible(params)
+        entries, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, fused=fusible(entries)
     )
 
 
@@ -65,15 +65,15 @@ def adam(
     m̂ = m/(1−β₁ᵗ), v̂ = v/(1−β₂ᵗ), t counts steps from 1, eps is δ. amsgrad divides by the largest v̂ so far (Reddi et
     al. 2018). Decay in the L2 form. Differs from the lecture (I2DL ch. 5), whose correction lacks the power t.
     """
-    params = list(params)
+    entries: list[Any] = list(params)
     return torch.optim.Adam(
-        params,
+        entries,
         lr=lr,
         betas=(betas[0], betas[1]),
         eps=eps,
         weight_decay=weight_decay,
         amsgrad=amsgrad,
-        fused=fusible(params),
+        fused=fusible(entries),
     )
 
 
@@ -88,15 +88,15 @@ def adamw(
     impl: Impl = "torch",
 ) -> Optimizer:
     """Adam with decoupled weight decay: θ ← (1 − ελ)θ, then Adam's step (Loshchilov & Hutter 2019, alg. 2)."""
-    params = list(params)
+    entries: list[Any] = list(params)
     return torch.optim.AdamW(
-        params,
+        entries,
         lr=lr,
         betas=(betas[0], betas[1]),
         eps=eps,
         weight_decay=weight_decay,
         amsgrad=amsgrad,
-        fused=fusible(params),
+        fused=fusible(entries),
     )
 
 
@@ -115,8 +115,9 @@ def rmsprop(
 
     centered subtracts the squared mean gradient from v (Graves 2013); momentum adds u ← βu + g/(√v + δ), θ ← θ − εu.
     """
+    entries: list[Any] = list(params)
     return torch.optim.RMSprop(
-        params, lr=lr, alpha=alpha, eps=eps, momentum=momentum, centered=centered, weight_decay=weight_decay
+        entries, lr=lr, alpha=alpha, eps=eps, momentum=momentum, centered=centered, weight_decay=weight_decay
     )
 
 
@@ -130,9 +131,9 @@ def adagrad(
     impl: Impl = "torch",
 ) -> Optimizer:
     """AdaGrad: v ← v + g², θ ← θ − ε/(1 + (t−1)η)·g/(√v + δ), η = lr_decay (Duchi et al. 2011)."""
-    params = list(params)
+    entries: list[Any] = list(params)
     return torch.optim.Adagrad(
-        params, lr=lr, lr_decay=lr_decay, eps=eps, weight_decay=weight_decay, fused=fusible(params)
+        entries, lr=lr, lr_decay=lr_decay, eps=eps, weight_decay=weight_decay, fused=fusible(entries)
     )
 
 
@@ -152,8 +153,9 @@ def lbfgs(
     One optimiser step runs up to max_iter iterations on one batch, so it is meant for full batches. Its `step` needs a
     closure that evaluates the loss again; it takes a single group of parameters and knows no weight decay.
     """
+    entries: list[Any] = list(params)
     return torch.optim.LBFGS(
-        params,
+        entries,
         lr=lr,
         max_iter=max_iter,
         history_size=history_size,
