@@ -1,4 +1,4 @@
-"""`dl-course train` is a Hydra application: overrides, --cfg, --info, -m, --config-dir, launchers and sweepers are Hydra's.
+"""`dl-course train` is a Hydra application: overrides, --cfg, --info, -m, --config-dir, launchers, sweepers.
 
 Hydra's own entry point is not used, because it prints its errors itself and leaves with exit code 1.
 """
@@ -178,7 +178,7 @@ def _sweep(hydra: Hydra, loader: Loader, name: str, overrides: list[str], *, dry
 
 
 def _check_jobs(hydra: Hydra, loader: Loader, name: str, overrides: list[str]) -> int | None:
-    """Compose and check the jobs of Hydra's basic sweeper before the first starts; how many, None for another sweeper."""
+    """Compose and check every job of Hydra's basic sweeper before the first starts; how many (None: other sweeper)."""
     from dl_course.check import check
 
     master = hydra.compose_config(name, overrides, RunMode.MULTIRUN)
