@@ -24,13 +24,27 @@ def build_callbacks(
     early_stopping: Annotated[int, Ge(1)] | None = None,
     progress: bool = True,
     graph: bool = True,
+    histograms: bool = False,
+    images: bool = False,
+    confusion: bool = False,
+    misclassified: bool = False,
+    views_every: Annotated[int, Ge(1)] = 1,
     folder: str | Path = ".",
     config: Mapping[str, Any] | None = None,
 ) -> list[Callback]:
     """monitor: the metric that chooses best.ckpt. save_every: seconds between two states for resuming (the end of
     training and a signal save in any case). early_stopping: epochs without improvement of `monitor` before training
-    ends, off by default. progress, graph: a bar on the terminal, the network's graph in TensorBoard."""
+    ends, off by default. progress, graph: a bar on the terminal, the network's graph in TensorBoard.
+    histograms, images, confusion, misclassified: views into the run, see `dl_course.training.views`; all but images are
+    repeated every `views_every` epochs."""
     callbacks: list[Callback] = [Charts(graph)]
+    if histograms or images or confusion or misclassified:
+        from dl_course.training import views  # imports matplotlib
+
+        callbacks += [views.Histograms(views_every)] if histograms else []
+        callbacks += [views.FirstBatch()] if images else []
+        callbacks += [views.Confusion(views_every)] if confusion else []
+        callbacks += [views.Misclassified(views_every)] if misclassified else []
     if progress and not os.environ.get("DL_COURSE_QUIET"):
         callbacks.append(Progress())
     if early_stopping is not None:

@@ -42,12 +42,12 @@ class Charts(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self.graph and batch_idx == 0 and trainer.global_step == 0 and trainer.is_global_zero:
-            net, writer = getattr(pl_module, "net", None), _writer(trainer)
+            net, writer = getattr(pl_module, "net", None), event_writer(trainer)
             if isinstance(net, nn.Module) and writer is not None:
                 draw_graph(writer, net, batch[0][:1])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        writer = _writer(trainer)
+        writer = event_writer(trainer)
         if self._laid_out or writer is None or not trainer.is_global_zero:
             return
         tags = set(getattr(pl_module, "results", {}))
@@ -58,7 +58,7 @@ class Charts(Callback):
             self._laid_out = True
 
 
-def _writer(trainer: Trainer) -> Any:
+def event_writer(trainer: Trainer) -> Any:
     """The SummaryWriter of the run, or None where nothing is logged to TensorBoard."""
     return trainer.logger.experiment if isinstance(trainer.logger, EventLogger) else None
 
