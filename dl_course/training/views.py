@@ -130,8 +130,13 @@ class FirstBatch(View):
             writer.add_image("images/train", grid, trainer.global_step)
 
 
+def _data(trainer: Trainer) -> Any:
+    """The data module of the run, or None where there are bare loaders."""
+    return getattr(trainer, "datamodule", None)
+
+
 def _require_images(trainer: Trainer, knob: str) -> None:
-    shape = getattr(getattr(trainer, "datamodule", None), "shape", None)
+    shape = getattr(_data(trainer), "shape", None)
     if shape is not None and (len(shape) != 3 or shape[0] not in (1, 3)):
         raise ConfigError(
             f"callbacks.{knob}=true: expected images (1, H, W) or (3, H, W), one input of this data is {tuple(shape)}"
@@ -140,7 +145,7 @@ def _require_images(trainer: Trainer, knob: str) -> None:
 
 def displayable(x: Tensor, trainer: Trainer) -> Tensor:
     """What a network takes (B, C, H, W) → images in [0, 1]: x·std + mean, by what the data module fitted on train."""
-    fitted = trainer.datamodule.state_dict() if getattr(trainer, "datamodule", None) is not None else {}
+    fitted = _data(trainer).state_dict() if _data(trainer) is not None else {}
     x = x.detach().float().cpu()
     if fitted.get("mean") is not None:
         x = x * fitted["std"].float() + fitted["mean"].float()
@@ -174,7 +179,7 @@ class Decisions(View):
         raise NotImplementedError
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data = getattr(trainer, "datamodule", None)
+        data = _data(trainer)
         if getattr(data, "class_names", None) == []:
             raise ConfigError(f"callbacks.{self.knob}=true needs classes; {type(data).__name__} has none")
         if not isinstance(getattr(pl_module, "net", None), nn.Module):
@@ -206,7 +211,7 @@ class Decisions(View):
         if not self._hooks:
             return
         self.unhook()
-        names = list(getattr(getattr(trainer, "datamodule", None), "class_names", []))
+        names = list(getattr(_data(trainer), "class_names", []))
         figure = self.show(trainer, names)
         writer = event_writer(trainer)
         if figure is not None and writer is not None:
