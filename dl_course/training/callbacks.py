@@ -19,7 +19,7 @@ from dl_course.training.tensorboard import Charts, EventLogger
 
 def build_callbacks(
     *,
-    monitor: Annotated[str, StringConstraints(pattern=r"^(train|val)/\w+$")] = "val/loss",
+    monitor: Annotated[str, StringConstraints(pattern=r"^(last|(train|val)/\w+)$")] = "val/loss",
     save_every: Annotated[float, Ge(0)] = 30.0,
     early_stopping: Annotated[int, Ge(1)] | None = None,
     progress: bool = True,
@@ -32,9 +32,9 @@ def build_callbacks(
     folder: str | Path = ".",
     config: Mapping[str, Any] | None = None,
 ) -> list[Callback]:
-    """monitor: the metric that chooses best.ckpt. save_every: seconds between two states for resuming (the end of
-    training and a signal save in any case). early_stopping: epochs without improvement of `monitor` before training
-    ends, off by default. progress, graph: a bar on the terminal, the network's graph in TensorBoard.
+    """monitor: the metric that chooses best.ckpt, or `last`. save_every: seconds between two states for resuming (the
+    end of training and a signal save in any case). early_stopping: epochs without improvement of `monitor` before
+    training ends, off by default. progress, graph: a bar on the terminal, the network's graph in TensorBoard.
     histograms, images, confusion, misclassified: views into the run, see `dl_course.training.views`; all but images are
     repeated every `views_every` epochs."""
     callbacks: list[Callback] = [Charts(graph)]

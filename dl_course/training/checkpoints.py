@@ -54,9 +54,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises ConfigError (exit 2) for a path that is no checkpoint of ours, RunError (exit 1) for a damaged one, with the
     older file to take instead where there is one.
     """
+    refuse_url(path)
     path = Path(path)
-    if "://" in str(path):
-        raise ConfigError(f"{path}: checkpoints are loaded from local files only")
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
     with open(path, "rb") as file:
@@ -82,6 +81,12 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if ours.get("format") != FORMAT:
         raise ConfigError(f"{path}: checkpoint format {ours.get('format')}, this program reads format {FORMAT}")
     return content
+
+
+def refuse_url(path: str | Path) -> None:
+    """Raise ConfigError for an address: what is loaded must lie on this machine already."""
+    if "://" in str(path):
+        raise ConfigError(f"{path}: checkpoints are loaded from local files only")
 
 
 def header(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -131,7 +136,8 @@ class Checkpoints(Checkpoint):
     `every_seconds`, at the end of training, and before stopping on a signal. That keeps both files consistent with each
     other and costs a tiny model nothing per epoch. A NaN never reaches either file, because the task raises before.
 
-    monitor: a tag such as `val/loss`; whether up or down is better follows from the metric's name.
+    monitor: a tag such as `val/loss`; whether up or down is better follows from the metric's name. `last` keeps the
+    newest weights, for problems that are solved to convergence.
     Raises RunError if the monitored metric does not exist at the end of an epoch.
     """
 
@@ -150,12 +156,13 @@ class Checkpoints(Checkpoint):
         self.best_value = math.inf  # of sign · metric: smaller is better
         self.best_step = 0
         self._best: dict[str, Any] | None = None  # improved since it was last written
+        self._position: dict[str, Any] | None = None  # of the loader, from the checkpoint that is resumed
         self._written = time.monotonic()
 
     # -- which weights are the best ----------------------------------------------------------------------------------
 
     def _consider(self, trainer: Trainer, task: LightningModule) -> None:
-        results = getattr(task, "results", {})
+        results = getattr(task, "results", {}) | {"last": -trainer.global_step}
         if self.monitor not in results:
             raise RunError(
                 f"callbacks.monitor={self.monitor} was not computed; "
@@ -189,6 +196,11 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.interrupts.install()
+        if self._position is not None:
+            # Lightning restores a loader's position too, but not where a schedule has asked for the number of steps:
+            # the loader is then made before the checkpoint is read. Its order is decided later than here.
+            trainer.train_dataloader.load_state_dict(self._position)
+            self._position = None
         self._written = time.monotonic()
 
     def on_train_batch_end(
@@ -205,7 +217,7 @@ class Checkpoints(Checkpoint):
             self.interrupts.leave()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.monitor.startswith("train/") or trainer.fit_loop.epoch_loop._should_check_val_epoch():
+        if not self.monitor.startswith("val/") or trainer.fit_loop.epoch_loop._should_check_val_epoch():
             self._consider(trainer, pl_module)
         last = trainer.should_stop or trainer.fit_loop.done
         if last or self.interrupts.received or time.monotonic() - self._written > self.every_seconds:
@@ -220,6 +232,11 @@ class Checkpoints(Checkpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(header(self.config, "resume"))
+        if hasattr(trainer.train_dataloader, "state_dict"):
+            checkpoint["position"] = trainer.train_dataloader.state_dict()
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._position = checkpoint.get("position")
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_value": self.best_value, "best_step": self.best_step, "random": random_state()}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dl_course.errors import ConfigError, suggest
-from dl_course.training.checkpoints import BEST, PREVIOUS, RESUME
+from dl_course.training.checkpoints import BEST, PREVIOUS, RESUME, refuse_url
 
 ROOT = Path("runs")
 CONFIG, METRICS, LOG = "config.yaml", "metrics.json", "train.log"
@@ -44,6 +44,7 @@ def latest(experiment: str) -> Path:
 
 def find_checkpoint(run_or_checkpoint: str | Path) -> Path:
     """The file to load: a checkpoint itself, or the best one of a run folder (its newest state if it has no best)."""
+    refuse_url(run_or_checkpoint)
     path = Path(run_or_checkpoint)
     if not path.is_dir():
         if not path.exists():
