@@ -96,14 +96,7 @@ def _fit(config: DictConfig, plain: dict[str, Any], data: Any, task: Any, run: P
     log.info("%s", environment)
     checkpoint = next((run / name for name in (RESUME, PREVIOUS) if (run / name).is_file()), None)
     first_step = load_checkpoint(checkpoint)["global_step"] + 1 if checkpoint else None
-    trainer = build(
-        config.trainer,
-        "trainer",
-        precision=config.precision,
-        folder=str(run),
-        logger=build(config.logger, "logger", folder=str(run), first_step=first_step),
-        callbacks=build(config.callbacks, "callbacks", folder=str(run), config=plain),
-    )
+    trainer = trainer_of(config, run, first_step)
     began = time.monotonic()
     trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     seconds = time.monotonic() - began
@@ -128,6 +121,18 @@ def _fit(config: DictConfig, plain: dict[str, Any], data: Any, task: Any, run: P
     log.info("%s", metrics)
     task.eval()
     return Run(run, metrics, task)
+
+
+def trainer_of(config: DictConfig, folder: Path, first_step: int | None = None) -> Trainer:
+    """The Trainer of a run, with the callbacks and the logger of its configuration, which write into `folder`."""
+    return build(
+        config.trainer,
+        "trainer",
+        precision=config.precision,
+        folder=str(folder),
+        logger=build(config.logger, "logger", folder=str(folder), first_step=first_step),
+        callbacks=build(config.callbacks, "callbacks", folder=str(folder), config=plain_config(config)),
+    )
 
 
 def _log_hyperparameters(trainer: Trainer, plain: dict[str, Any], evaluated: dict[str, float], steps: int) -> None:
