@@ -192,7 +192,6 @@ class BatchLoader:
 
     def _from_workers(self, keys: Iterator[tuple[int, Tensor]]) -> Iterator[Batch]:
         if self._iterator is None:
-            self.close()
             # fork shares the tensors at no cost; the private generator keeps the global one where it was.
             context = "fork" if sys.platform == "linux" else None
             self._workers = DataLoader(
@@ -215,6 +214,8 @@ class BatchLoader:
 
     def close(self) -> None:
         """End the worker processes, if there are any. The loader stays usable: a later pass starts new ones."""
+        if self._iterator is not None:
+            self._iterator._shutdown_workers()  # at once, also when an unfinished pass still refers to them
         self._iterator = None
         self._workers = None
 
