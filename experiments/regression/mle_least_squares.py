@@ -1,10 +1,10 @@
 """Maximum likelihood, least squares and stochastic gradient descent find one and the same line.
 
-I2DL 02 assumes y_i ~ N(x_i·θ, σ²). In the logarithm of the likelihood only −(1/2σ²) Σ (y_i − x_i·θ)² depends on θ, so the
-most likely θ is the one with the smallest squared error, whatever σ is. Here it is found in four ways, on the
-lecture's cars (mileage and age, standardised; price in thousands of euros):
+I2DL 02 assumes y_i ~ N(x_i·θ, σ²). In the log-likelihood only −(1/2σ²) Σ (y_i − x_i·θ)² depends on θ, so the most
+likely θ is the one with the smallest squared error, whatever σ is. Here it is found in three ways, on the cars of LUE2
+(mileage and age, standardised; price in thousands of euros):
 
-1. the closed form θ = (XᵀX)⁻¹Xᵀy in three variants, against `torch.linalg.lstsq`;
+1. by the closed form θ = (XᵀX)⁻¹Xᵀy in three variants, against `torch.linalg.lstsq`;
 2. numerically, as the maximum of the Gaussian likelihood over θ *and* log σ;
 3. by minibatch SGD with the decaying rate η_t = c/(t₀ + t), the kind that Robbins & Monro (1951) prove to arrive.
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from dl_course.data.tabular import car_prices
@@ -106,7 +107,7 @@ def summary(found: Numbers) -> str:
     return f"closed form {closed:.0e}, likelihood {found['worst']['likelihood']:.0e}, SGD {found['worst']['sgd']:.1e}"
 
 
-def figure(measured: dict[str, Any]) -> Any:
+def figure(measured: dict[str, Any]) -> Figure:
     fig, (left, right) = panels(columns=2, size=(12, 5))
 
     design, y = problem(0)
@@ -136,7 +137,7 @@ def figure(measured: dict[str, Any]) -> Any:
 STUDY = Study(
     id="regression/mle-least-squares",
     source="I2DL 02, BONN 4.3.1",
-    claim="Under Gaussian noise the most likely line is the least-squares line: a closed form gives it, SGD reaches it.",
+    claim="Under Gaussian noise the most likely line is the least-squares line; a closed form gives it, SGD finds it.",
     criterion="On every data set (10 seeds) the weights by closed form and by likelihood are within 1e-5 (relative) of "
     "torch.linalg.lstsq, those by SGD with a decaying rate within 1e-3.",
     measure=measure,
