@@ -47,7 +47,7 @@ def complete(arguments: list[str], commands: Iterable[str]) -> list[str]:
     found: Iterable[str] = ()
     with contextlib.suppress(Exception, SystemExit):
         if len(words) < 2:
-            found = [*commands, "--help", "--version"] if words else ()
+            found = ["--help", "--version"] if current.startswith("-") else commands
         elif words[1] == "train":
             found = _train(words[2:], current)
         elif words[1] == "eval":

@@ -11,11 +11,12 @@ from typing import Any, cast
 import yaml
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import setup_globals
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from hydra.plugins.config_source import ConfigResult
@@ -59,18 +60,23 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        self._named = frozenset(
-            override.key_or_group
-            for override in parsed
-            if override.key_or_group in REPLACED and not isinstance(override.value(), dict)
-        )
         config = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         chosen = config.hydra.runtime.choices.get("experiment")
         if chosen and "experiment" in config and OmegaConf.select(config, "experiment.name") is None:
             with open_dict(config):
                 config.experiment.name = chosen
         return config
+
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: list[str]
+    ) -> tuple[list[Override], CachingConfigRepository]:
+        parsed, repository = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
+        self._named = frozenset(
+            override.key_or_group
+            for override in parsed
+            if override.key_or_group in REPLACED and not isinstance(override.value(), dict)
+        )
+        return parsed, repository
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         result = super()._load_single_config(default, repo)
