@@ -32,8 +32,9 @@ class Flip:
         self.p, self.vertical = p, vertical
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
-        mirrored = images.flip(-2 if self.vertical else -1)
-        return torch.where((u[:, 0] < self.p)[:, None, None, None], mirrored, images)
+        both = torch.cat([images, images.flip(-2 if self.vertical else -1)])  # (2B, C, H, W)
+        mirrored = u[:, 0] < self.p
+        return both.index_select(0, torch.arange(len(images)) + len(images) * mirrored)  # faster than torch.where
 
 
 class Crop:
@@ -49,12 +50,15 @@ class Crop:
         return (u * (2 * self.padding + 1)).long().clamp_(max=2 * self.padding)
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        padded = F.pad(images, [self.padding] * 4)
-        # A view of all windows at no cost: windows[b, :, top, left] is a window, (B, C, 2P+1, 2P+1, H, W).
-        windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+        batch, channels, height, width = images.shape
+        padded = F.pad(images, [self.padding] * 4)  # (B, C, H + 2P, W + 2P)
+        full_height, full_width = padded.shape[-2:]
+        # Every run of W neighbours in memory, as a view that costs nothing; a window is H of them per channel.
+        runs = padded.flatten().unfold(0, width, 1)  # (B·C·(H + 2P)·(W + 2P) − W + 1, W)
         top, left = self.offsets(u).unbind(1)
-        return windows[torch.arange(len(images)), :, top, left]
+        first = torch.arange(batch * channels).view(batch, channels, 1) * (full_height * full_width)
+        starts = first + (top * full_width + left).view(-1, 1, 1) + torch.arange(height) * full_width  # (B, C, H)
+        return runs.index_select(0, starts.flatten()).view(images.shape)
 
 
 class Translate(Crop):

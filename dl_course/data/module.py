@@ -204,10 +204,10 @@ class Pipeline:
 
 def normalise(x: Tensor, mean: Tensor | None, std: Tensor | None) -> Tensor:
     """(x − mean)/std, where uint8 images come to [0, 1] first. x (B, …) → float32 (B, …)."""
-    if x.dtype == torch.uint8:
-        x = x.float().div_(255)
     if mean is None or std is None:
-        return x.float()
+        return x.float().div_(255) if x.dtype == torch.uint8 else x.float()
+    if x.dtype == torch.uint8:
+        return x.float().mul_(1 / (255 * std)).sub_(mean / std)
     return (x - mean).div_(std).float()
 
 
