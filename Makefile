@@ -19,7 +19,7 @@ export PYRIGHT_PYTHON_CACHE_DIR ?= $(abspath $(CACHE))/pyright
 export npm_config_cache ?= $(abspath $(CACHE))/npm
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test slow lint claims clean
+.PHONY: help setup train test slow lint style format types claims clean
 
 help:  ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1	\2/' | expand -t 14
@@ -47,9 +47,15 @@ test: $(READY)  ## run the tests
 slow: $(READY)  ## run the tests that take longer
 	$(VENV)/bin/python -m pytest -m slow $(ARGS)
 
-lint: $(READY)  ## check style and types
+lint: style format types  ## check style and types
+
+style: $(READY)
 	$(VENV)/bin/ruff check .
+
+format: $(READY)
 	$(VENV)/bin/ruff format --check .
+
+types: $(READY)
 	$(VENV)/bin/pyright
 
 claims: $(READY)  ## run the executable claims of the lectures and judge them
