@@ -20,7 +20,7 @@ from dl_course.errors import ConfigError
 from dl_course.training import Supervised, load_checkpoint
 from dl_course.training.checkpoints import save_atomically
 
-SMALL = ["trainer.max_epochs=3", "model.net.hidden=[11]", "++model.net.dropout=0.3", "callbacks.progress=false"]
+SMALL = ["trainer.max_epochs=3", "model.net.hidden=[11]", "model.net.dropout=0.3", "callbacks.progress=false"]
 STEPS = 51  # 17 batches of 64 in each of three epochs
 
 
@@ -212,7 +212,7 @@ def test_a_finished_run_is_left_alone(whole):
 
 
 def test_resume_under_another_configuration_is_refused_with_the_keys(whole):
-    with pytest.raises(ConfigError, match=r"optimizer.lr=0.5 \(was 0.002\)") as error:
+    with pytest.raises(ConfigError, match=r"optimizer.lr=0.5 \(was 0.003\)") as error:
         dl.train(config(f"resume={whole[0]}", "optimizer.lr=0.5"))
     assert len(str(error.value).splitlines()) <= 5
     other = dl.compose("softmax_digits", [f"resume={whole[0]}"])
