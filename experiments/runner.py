@@ -109,7 +109,10 @@ def _run(study: Study, path: Path, outcome: Outcome, console: Console, *, quick:
     console.print(Text.assemble(("control    ", "dim"), f"{study.control_note} -> {control}, {must}"))
     console.print(Text.assemble(("           ", "dim"), (study.summary(control_found), "dim")))
     where = os.path.relpath(folder / "figure.png")
-    console.print(Text.assemble(("seconds    ", "dim"), f"{seconds}{' (quick)' if quick else ''}, figure: {where}"))
+    console.print(
+        Text.assemble(("seconds    ", "dim"), f"{seconds}{' (quick)' if quick else ''}, figure: {where}"),
+        soft_wrap=True,
+    )
 
 
 def _measure(study: Study, quick: bool, setting: dict[str, Any]) -> dict[str, Any]:

@@ -105,13 +105,13 @@ def table(found: Numbers) -> list[list[Any]]:
     worst = [max(abs(row[i]) for row in found["deviations"]) for i in range(3)]
     stable = [max(abs(row[i]) for row in found["raw_stable_rate_deviations"]) for i in range(3)]
     steps = [s for s in found["raw_exploded_after_steps"] if s is not None]
-    raw = f"× 1e6 after {max(steps)} step(s)" if steps else "did not explode"
+    raw = f"diverges, step {max(steps)}" if steps else "did not explode"
     limit = found["stable_below"]
     return [
-        ["inputs", "first rate", "stable below", *(f"{name}, off by (SE)" for name in NAMES)],
+        ["inputs", "first rate", "stable below", *(f"{name} off (SE)" for name in NAMES)],
         ["standardised", found["first_rate"], limit["standardised"], *worst],
         ["raw, same rates", found["first_rate"], limit["raw"], raw, "", ""],
-        ["raw, stable rate", min(limit["raw"] / 2, found["first_rate"]), limit["raw"], *stable],
+        ["raw, stable", min(limit["raw"] / 2, found["first_rate"]), limit["raw"], *stable],
     ]
 
 
@@ -132,7 +132,7 @@ def figure(measured: dict[str, Any]) -> Figure:
         left.plot(range(len(rms)), rms, color=color, label={"raw": "raw, same rates"}.get(name, name))
     left.set(xscale="symlog", xlim=(0, LOOKED_AT), yscale="log", ylim=(500, 1e9))
     left.set(xlabel="step", ylabel="error of the price, rms (€)")
-    left.set_title("The rate that suits standardised inputs explodes on raw")
+    left.set_title("Standardised inputs learn, raw ones explode")
     left.legend(loc="upper right")
 
     z = measured["deviations"].tolist()

@@ -138,14 +138,14 @@ def figure(measured: dict[str, Any]) -> Figure:
     if zero:
         for axes in (left, right):
             axes.axvline(zero, color=GREY, linestyle="--")
-        left.annotate(f"hinge is exactly 0 \nfrom step {zero} on ", (zero, 1e-5), ha="right")
+        left.annotate(f"hinge is exactly 0 \nfrom step {zero} on ", (zero, 1e-4), ha="right")
     right.axhline(1, color=GREY, linestyle="--")
-    right.annotate("the margin that hinge asks for", (1.2, 1.1), color=GREY, va="bottom")
+    right.annotate("hinge asks for 1", (1, 1.05), color=GREY, va="bottom")
     left.set(xscale="log", yscale="log", xlabel="step", ylabel="training loss")
     left.set_title("Hinge stops, cross-entropy goes on …")
     right.set(xscale="log", xlabel="step", ylabel="smallest margin of a sample")
     right.set_title("… and widens the margins like log t")
-    left.legend(loc="lower left")
+    left.legend(loc="upper right")
     return fig
 
 

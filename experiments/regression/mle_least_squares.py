@@ -30,7 +30,7 @@ from dl_course.regression import (
     minibatch_descent,
 )
 from experiments.study import Numbers, Study
-from experiments.style import BLUE, GREEN, GREY, ORANGE, RED, panels
+from experiments.style import BLUE, GREEN, GREY, ORANGE, RED, SKY, panels
 
 SEEDS = range(10)
 METHODS = ("normal", "qr", "svd")
@@ -115,9 +115,10 @@ def figure(measured: dict[str, Any]) -> Figure:
     start, epochs = torch.zeros(3, dtype=torch.float64), measured["epochs"]
     constant = minibatch_descent(linear_loss, start, design, y, RATE, epochs, BATCH, 0, linear_gradient)
     left.plot([gap(theta, reference) for theta in constant.thetas], color=ORANGE, label=f"constant rate {RATE}")
-    for i, path in enumerate(measured["curves"]["paths"]):
-        label = f"decaying rate, {len(measured['sgd_by_seed'])} data sets" if i == 0 else None
-        left.plot(path, color=BLUE, linewidth=1.2, alpha=0.7, label=label)
+    paths = torch.tensor(measured["curves"]["paths"])  # (data sets, epochs + 1)
+    label = f"decaying rate, median and range of {len(paths)} data sets"
+    left.fill_between(range(epochs + 1), paths.amin(0), paths.amax(0), color=SKY, alpha=0.4, linewidth=0)
+    left.plot(paths.median(0).values, color=BLUE, label=label)
     left.axhline(1e-3, color=GREY, linestyle="--")
     left.annotate("criterion", (epochs, 1e-3), ha="right", va="bottom", color=GREY)
     left.set(yscale="log", xlabel="epoch", ylabel="relative gap to lstsq", title="SGD arrives if its rate decays")
