@@ -84,7 +84,15 @@ class Task(LightningModule):
                 f"step {self.global_step}: train/loss is {loss.item()}; "
                 "lower optimizer.lr, set trainer.gradient_clip_val=1, or look for bad values in the data"
             )
-        return loss
+        return loss if self.trainer.world_size == 1 else self._share(loss, batch)
+
+    def _share(self, loss: Tensor, batch: Any) -> Tensor:
+        """The loss times n·W/N, so that averaging gradients over W processes gives the mean over all N samples of the
+        batch even where the processes hold different numbers n of them."""
+        count = torch.tensor(float(self.batch_size(batch)), device=loss.device)
+        total = count.clone()
+        torch.distributed.all_reduce(total)
+        return loss * count * self.trainer.world_size / total
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self._meters["val"].add(self.step(batch), self.batch_size(batch))
@@ -113,8 +121,10 @@ class Task(LightningModule):
             if not math.isfinite(value):
                 raise RunError(f"step {self.global_step}: {tag} is {value}; no checkpoint was overwritten")
         self.results.update(values)
+        # What early stopping and the like read. `self.log` would fill it too, and cost a small model its epoch.
+        exact = {tag: torch.tensor(value, dtype=torch.float64) for tag, value in values.items()}
+        self.trainer.callback_metrics.update(exact)
         if self.trainer.state.fn == "fit":
-            self.log_dict({tag: torch.tensor(value) for tag, value in values.items()}, logger=False, sync_dist=False)
             if stage == "train":
                 values = values | self._position()
             if self.logger is not None:
@@ -136,6 +146,15 @@ class Task(LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        if gradient_clip_val is not None:  # else Lightning would take a while to find that out, on every step
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["meters"] = {stage: meter.state_dict() for stage, meter in self._meters.items()}
         checkpoint["results"] = dict(self.results)
@@ -146,8 +165,9 @@ class Task(LightningModule):
         self.results = dict(checkpoint.get("results", {}))
 
 
-# Lightning asks for this signature on every step; `inspect` answers at once where it finds it written down.
-Task.training_step.__signature__ = inspect.signature(Task.training_step)  # pyright: ignore[reportFunctionMemberAccess]
+# Lightning asks for these signatures on every step; `inspect` answers at once where it finds them written down.
+for _step in (Task.training_step, Task.validation_step, Task.test_step):
+    _step.__signature__ = inspect.signature(_step)  # pyright: ignore[reportFunctionMemberAccess]
 
 
 class Supervised(Task):

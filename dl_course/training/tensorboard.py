@@ -14,6 +14,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from torch import nn
 
 log = logging.getLogger("dl_course")
@@ -28,6 +30,17 @@ class EventLogger(TensorBoardLogger):
 
     def __init__(self, folder: str | Path, first_step: int | None = None) -> None:
         super().__init__(save_dir=str(folder), name="", version="", default_hp_metric=False, purge_step=first_step)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """All values of one step in one event: each event wakes the thread that writes, and that costs a small model
+        more than its step."""
+        writer = self.experiment.file_writer
+        if writer is None or any(isinstance(value, Mapping) for value in metrics.values()):
+            super().log_metrics(dict(metrics), step)
+        elif metrics:
+            values = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in metrics.items()]
+            writer.add_summary(Summary(value=values), step)
 
     def save(self) -> None:
         """The configuration lies in config.yaml already; no second file for hyperparameters."""
