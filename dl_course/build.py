@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hydra.utils import get_class, instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from dl_course.errors import ConfigError, CourseError
@@ -71,8 +72,8 @@ def _instantiate(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
             cause = cause.__cause__
         if isinstance(cause, CourseError):
             raise cause from error
-        if isinstance(cause, ValueError | TypeError):
-            raise ConfigError(f"{where}: {cause}") from error
+        if isinstance(cause, ValueError | TypeError | MisconfigurationException):
+            raise ConfigError(f"{where}: {str(cause).splitlines()[0]}") from error
         raise cause from error
 
 

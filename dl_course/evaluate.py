@@ -56,13 +56,20 @@ def _rebuild(checkpoint: dict[str, Any]) -> Task:
 
 def evaluate(task: Task, data: Any, trainer: Any, splits: Sequence[str] = SPLITS) -> dict[str, float]:
     """`{"val/loss": …, "test/accuracy": …}` of `task` as it stands, on those of `splits` that the data has."""
+    values: dict[str, float] = {}
     for split in splits:
         loader = getattr(data, f"{split}_dataloader")()
         if loader is None:
             continue
         measure = trainer.validate if split == "val" else trainer.test
         measure(task, dataloaders=loader, verbose=False)
-    return {tag: value for tag, value in task.results.items() if tag.split("/")[0] in splits}
+        values |= task_metrics(trainer, split)
+    return values
+
+
+def task_metrics(trainer: Any, stage: str) -> dict[str, float]:
+    """What the trainer measured last, of one stage (the task itself may have run in other processes)."""
+    return {tag: float(value) for tag, value in trainer.callback_metrics.items() if tag.startswith(f"{stage}/")}
 
 
 def run_command(target: str, split: str | None = None, overrides: Sequence[str] = ()) -> dict[str, float]:

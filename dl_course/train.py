@@ -26,7 +26,7 @@ from lightning.pytorch import Trainer  # noqa: E402
 from dl_course.build import build, build_data, build_model, plain_config  # noqa: E402
 from dl_course.check import check  # noqa: E402
 from dl_course.errors import ConfigError, RunError  # noqa: E402
-from dl_course.evaluate import evaluate  # noqa: E402
+from dl_course.evaluate import evaluate, task_metrics  # noqa: E402
 from dl_course.training import runs  # noqa: E402
 from dl_course.training.checkpoints import BEST, PREVIOUS, RESUME, load_checkpoint, probe  # noqa: E402
 from dl_course.training.resume import continued  # noqa: E402
@@ -83,7 +83,7 @@ def train(config: DictConfig, *, folder: str | Path | None = None, overrides: Se
         if config.debug == "dry_run":
             return Run(Path(), {"parameters": _parameters(task)}, task)
         if run is None:
-            run = Path(folder) if folder is not None else runs.new_folder(plain["experiment"]["name"], config.seed)
+            run = Path(folder) if folder else runs.new_folder(plain["experiment"]["name"], config.seed)
         probe(run)
         with log_file(run / runs.LOG):
             return _fit(config, plain, data, task, run)
@@ -100,11 +100,10 @@ def _fit(config: DictConfig, plain: dict[str, Any], data: Any, task: Any, run: P
     began = time.monotonic()
     trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     seconds = time.monotonic() - began
-    log.info("trained for %d steps, %d epochs, %.1f s", trainer.global_step, trainer.current_epoch, seconds)
-    if trainer.global_step == 0:
-        raise RunError("training ended after 0 steps: nothing was learned")
-    training = {tag: value for tag, value in task.results.items() if tag.startswith("train/")}
-    steps, epochs = trainer.global_step, trainer.current_epoch
+    trainer.strategy.barrier()  # the checkpoints are written by the first process
+    steps, epochs = _position(run)
+    log.info("trained for %d steps, %d epochs, %.1f s", steps, epochs, seconds)
+    training = task_metrics(trainer, "train")
     task.load_state_dict(load_checkpoint(run / BEST)["state_dict"])
     evaluated = evaluate(task, data, trainer)
     metrics = {
@@ -116,9 +115,10 @@ def _fit(config: DictConfig, plain: dict[str, Any], data: Any, task: Any, run: P
         "parameters": _parameters(task),
         "seed": config.seed,
     }
-    _log_hyperparameters(trainer, plain, evaluated, steps)
-    runs.write_metrics(run, {**metrics, "run": environment | {"threads": config.threads}})
-    log.info("%s", metrics)
+    if trainer.is_global_zero:
+        _log_hyperparameters(trainer, plain, evaluated, steps)
+        runs.write_metrics(run, {**metrics, "run": environment | {"threads": config.threads}})
+        log.info("%s", metrics)
     task.eval()
     return Run(run, metrics, task)
 
@@ -133,6 +133,17 @@ def trainer_of(config: DictConfig, folder: Path, first_step: int | None = None) 
         logger=build(config.logger, "logger", folder=str(folder), first_step=first_step),
         callbacks=build(config.callbacks, "callbacks", folder=str(folder), config=plain_config(config)),
     )
+
+
+def _position(run: Path) -> tuple[int, int]:
+    """Optimiser steps and epochs of a run that has ended, from its last checkpoint. Raises RunError if there are none.
+
+    Not from the trainer: with `ddp_fork` it trained in other processes.
+    """
+    last = load_checkpoint(run / RESUME) if (run / RESUME).is_file() else {"global_step": 0}
+    if last["global_step"] == 0:
+        raise RunError("training ended after 0 steps: nothing was learned")
+    return last["global_step"], last["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
 
 
 def _log_hyperparameters(trainer: Trainer, plain: dict[str, Any], evaluated: dict[str, float], steps: int) -> None:
@@ -209,7 +220,7 @@ def run_command(
     """
     from rich.console import Console
 
-    quiet = bool(os.environ.get("DL_COURSE_QUIET"))
+    quiet = bool(os.environ.get("DL_COURSE_QUIET")) or not runs.is_first_process()
     console = Console(highlight=False, soft_wrap=True)
     run = train(config, folder=folder, overrides=overrides)
     if config.debug == "dry_run":

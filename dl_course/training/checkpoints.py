@@ -103,7 +103,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         save_atomically(checkpoint, path)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
-        return load_checkpoint(path)
+        # Also reads Lightning's own temporary files; `load_checkpoint` has looked at what a run is resumed from.
+        return torch.load(path, map_location=map_location, weights_only=True)
 
 
 def random_state() -> dict[str, Any]:

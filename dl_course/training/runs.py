@@ -17,16 +17,28 @@ from dl_course.training.checkpoints import BEST, PREVIOUS, RESUME, refuse_url
 
 ROOT = Path("runs")
 CONFIG, METRICS, LOG = "config.yaml", "metrics.json", "train.log"
+_SHARED = "DL_COURSE_RUN_FOLDER"
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that prints and writes: the only one, or rank 0 of a distributed run."""
+    return int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
 
 
 def new_folder(experiment: str, seed: int) -> Path:
-    """Create `runs/<experiment>/<YYYYmmdd-HHMMSS>-<seed>`; a second run in the same second gets `-2` behind it."""
+    """Create `runs/<experiment>/<YYYYmmdd-HHMMSS>-<seed>`; a second run in the same second gets `-2` behind it.
+
+    The further processes of a distributed run (`strategy=ddp` starts the command again in each) share the first one's.
+    """
+    if not is_first_process() and _SHARED in os.environ:
+        return Path(os.environ[_SHARED])
     parent = ROOT / experiment
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{seed}"
     for attempt in range(1, 1000):
         folder = parent / (stem if attempt == 1 else f"{stem}-{attempt}")
         try:
             folder.mkdir(parents=True)
+            os.environ[_SHARED] = str(folder.resolve())
             return folder
         except FileExistsError:
             continue
@@ -70,6 +82,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_metrics(folder: Path, values: Mapping[str, Any]) -> None:
+    """Write metrics.json, the last act of a run."""
     write_text(folder / METRICS, json.dumps(values, indent=2) + "\n")
 
 

@@ -251,3 +251,14 @@ dl.train(dl.compose("mlp_digits", {[*SMALL, "callbacks.save_every=0", f"data.num
     assert weights(run.path) == weights(whole[0])
     assert tagged(run.metrics) == tagged(whole[1])
     assert curve(run.path) == curve(whole[0])
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one():
+    """The same batches, split between two processes, whose gradients are averaged by samples."""
+    without_dropout = ["model.net.dropout=0", "data.batch_size=63"]  # the last batch has 7 samples: 4 and 3
+    one = dl.train(config(*without_dropout))
+    two = dl.train(config(*without_dropout, "trainer=ddp", "trainer.strategy=ddp_fork", "trainer.accelerator=cpu"))
+    assert two.metrics["steps"] == one.metrics["steps"]
+    for tag, value in tagged(one.metrics).items():
+        assert two.metrics[tag] == pytest.approx(value, abs=1e-6)
