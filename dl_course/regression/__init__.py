@@ -8,7 +8,6 @@ BONN 4–6).
 from dl_course.regression.closed_form import (
     LinearFit,
     add_bias,
-    gaussian_nll,
     lasso,
     least_squares,
     least_squares_gradient,
@@ -57,7 +56,6 @@ __all__ = [
     "cholesky_solve",
     "conjugate_gradient",
     "gauss_seidel",
-    "gaussian_nll",
     "gradient_descent",
     "hinge_gradient",
     "hinge_loss",

@@ -13,7 +13,6 @@ Everything is computed in float64. Shapes: x (n, d), y (n,) → weight (d,), bia
 
 from __future__ import annotations
 
-import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -66,17 +65,6 @@ def least_squares_gradient(design: Tensor, y: Tensor, theta: Tensor) -> Tensor:
     Shapes: design (n, k), y (n,), theta (k,) → (k,).
     """
     return 2 / len(y) * (design.mT @ (design @ theta) - design.mT @ y)
-
-
-def gaussian_nll(y: Tensor, prediction: Tensor, sigma: float) -> Tensor:
-    """Negative log-likelihood per sample (nats) of y ~ N(ŷ, σ²): ½ log 2πσ² + (y − ŷ)²/2σ²  (I2DL 02; BONN 3.9).
-
-    For any σ it is smallest where the squared error is: the maximum-likelihood estimate is the least-squares
-    estimate.
-    """
-    if not sigma > 0:
-        raise ValueError(f"sigma={sigma}, expected a positive standard deviation")
-    return 0.5 * math.log(2 * math.pi * sigma**2) + (y - prediction).square().mean() / (2 * sigma**2)
 
 
 def standard_errors(x: Tensor, y: Tensor) -> LinearFit:

@@ -21,9 +21,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dl_course.data.tabular import car_prices
+from dl_course.losses import gaussian_nll
 from dl_course.regression import (
     add_bias,
-    gaussian_nll,
     least_squares,
     linear_gradient,
     linear_loss,
@@ -126,7 +126,7 @@ def figure(measured: dict[str, Any]) -> Figure:
 
     offsets = torch.linspace(-1.5, 1.5, 121, dtype=torch.float64)
     for sigma, color in ((0.8, RED), (1.0, GREEN), (1.5, BLUE)):
-        curve = [gaussian_nll(y, design @ (reference + o * torch.eye(3)[2]), sigma).item() for o in offsets]
+        curve = [gaussian_nll(design @ (reference + o * torch.eye(3)[2]), y, sigma**2).item() for o in offsets]
         right.plot(offsets, curve, color=color, label=f"σ = {sigma}")
     right.axvline(0, color=GREY, linestyle="--")
     right.set(xlabel="weight of age, minus its least-squares value", ylabel="negative log-likelihood (nats per car)")
