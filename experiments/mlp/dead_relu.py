@@ -4,7 +4,7 @@ A ReLU passes its gradient on where its score z = w·x + b is positive. If z ≤
 exactly 0, whatever the loss: the unit is dead (I2DL 07). A step of Adam moves each weight by about the learning rate,
 so a large rate can push b below everything that w·x reaches.
 
-Measured on two moons, with one hidden layer of 64 units, 200 Adam steps at six rates from the same initial weights: a
+Measured on two moons, with one hidden layer of 64 units, 120 Adam steps at six rates from the same initial weights: a
 unit is dead if backpropagation brings exactly 0.0 to it on every training sample. So that the loss cannot hide a
 gradient (a certain softmax has none in floating point), what is propagated here is the error to random targets.
 
@@ -34,7 +34,7 @@ from experiments.style import BLUE, GREY, ORANGE, RED, SKY, panels
 SEEDS = range(8)
 RATES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 SHOWN = 1e-1  # the rate whose units are drawn
-WIDTH, STEPS, BATCH = 64, 200, 64
+WIDTH, STEPS, BATCH = 64, 120, 64
 
 
 def dead(net: MLP, x: Tensor) -> Tensor:

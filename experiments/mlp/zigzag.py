@@ -35,7 +35,7 @@ WIDTHS = (4, 8, 16)
 ACTIVATIONS = ("sigmoid", "tanh")
 COLORS = {"sigmoid": ORANGE, "tanh": BLUE}
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
-STEPS, LR, BATCH = 200, 1e-2, 64
+STEPS, LR, BATCH = 100, 1e-2, 64
 
 
 def incoming_gradients(net: MLP, x: Tensor, y: Tensor, batch: int = 1) -> Tensor:
@@ -57,7 +57,7 @@ def one_sign(gradients: Tensor) -> float:
 
 def train(net: MLP, x: Tensor, y: Tensor, steps: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(net.parameters(), LR)
+    optimizer = torch.optim.Adam(net.parameters(), LR, fused=True)
     for _ in range(steps):
         index = torch.randint(len(x), (BATCH,), generator=generator)
         optimizer.zero_grad()
