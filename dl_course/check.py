@@ -37,7 +37,7 @@ _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
 class About(TypedDict, total=False):
     """The `experiment` node: what the experiment is."""
 
-    name: str | None
+    name: str
     topic: str
     about: str
     data: Literal["embedded", "benchmark", "yours"]
@@ -47,6 +47,9 @@ class About(TypedDict, total=False):
 
 NODES = ("data", "model", "optimizer", "scheduler", "regularization", "trainer", "callbacks", "logger")
 """The top-level keys that describe objects; beside them stand `experiment` and the fields of `train.Settings`."""
+
+OPTIONAL = ("optimizer", "scheduler", "regularization")
+"""Those that may be null."""
 
 
 def check(config: DictConfig) -> None:
@@ -64,7 +67,9 @@ def check(config: DictConfig) -> None:
     settings = get_type_hints(Settings, include_extras=True)
     problems: dict[Any, str] = {}
     for key, value in resolved.items():
-        if key in NODES:
+        if key in NODES and not _has_target(value) and not (value is None and key in OPTIONAL):
+            problems[key] = f"{key}={_shown(value)}: expected a mapping with a _target_"
+        elif key in NODES:
             for found in _node_problems(value, key):  # model.optimizer is optimizer: the shorter name is reported
                 problems[found.identity] = min(found.text, problems.get(found.identity, found.text), key=len)
         elif key in settings:

@@ -223,8 +223,9 @@ def _keys(loader: Loader, overrides: Sequence[str]) -> dict[str, Any]:
         if loader.repository.group_exists(with_group.key_or_group) and isinstance(with_group.value(), str):
             chosen.append(word)
     config = loader.load_configuration(PRIMARY, chosen, RunMode.RUN, from_shell=False)
-    with open_dict(config):
-        del config["hydra"]
+    if not any(word.lstrip("+~").startswith("hydra") for word in overrides):
+        with open_dict(config):
+            del config["hydra"]
     return dict(_flatten(OmegaConf.to_container(config), ""))
 
 

@@ -55,12 +55,13 @@ def launch(words: list[str]) -> int:
         return 0
     if arguments.experimental_rerun is not None:
         raise ConfigError(
-            "--experimental-rerun loads a pickle, which may run anything; use resume=<run> or init_from=<run>"
+            "--experimental-rerun loads a pickle, which may run anything\ntake resume=<run> or init_from=<run>"
         )
     if arguments.shell_completion:
         raise ConfigError('completion is a command of its own: eval "$(dl-course completion bash)"')
-    if arguments.resolve and not arguments.cfg:
-        raise ConfigError("--resolve goes with --cfg: dl-course train --cfg job --resolve")
+    for option in ("resolve", "package"):
+        if getattr(arguments, option) and not arguments.cfg:
+            raise ConfigError(f"--{option} goes with --cfg: dl-course train --cfg job --resolve --package optimizer")
     shown = [f"--{name}" for name in ("cfg", "info", "run", "multirun", "hydra_help") if getattr(arguments, name)]
     if len(shown) > 1:
         raise ConfigError(f"{' and '.join(shown)} do not go together")
@@ -98,6 +99,13 @@ def _act(
     return None
 
 
+def _typed(node: Any) -> list[str]:
+    """The overrides as they were typed, references and all. node: Hydra's part of a config."""
+    words = OmegaConf.to_container(node.overrides.task)
+    assert isinstance(words, list)
+    return [str(word) for word in words]
+
+
 # -- one run -------------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +118,7 @@ def _single(hydra: Hydra, name: str, overrides: list[str]) -> Exception | None:
             prepare(OmegaConf.select(config, "trainer.accelerator") or "auto")
             from dl_course.train import run_command
 
-            return run_command(config, overrides=list(HydraConfig.get().overrides.task))
+            return run_command(config, overrides=_typed(HydraConfig.get()))
         except Exception as error:
             raised.append(error)
             return None
@@ -137,12 +145,13 @@ class Job:
         from dl_course.train import run_command
 
         context = HydraConfig.get()
-        title = f"job {context.job.num}: {' '.join(context.overrides.task)}"
+        overrides = _typed(context)
+        title = f"job {context.job.num}: {' '.join(overrides)}"
         quiet = bool(os.environ.get("DL_COURSE_QUIET"))
         if not quiet:
             print(f"\n{title}", flush=True)
         try:
-            return run_command(config, overrides=list(context.overrides.task), folder=context.runtime.output_dir)
+            return run_command(config, overrides=overrides, folder=context.runtime.output_dir)
         except SystemExit as stop:
             if os.getpid() == self.sweeper and stop.code in (130, 143):
                 raise
@@ -186,10 +195,9 @@ def _check_jobs(hydra: Hydra, loader: Loader, name: str, overrides: list[str]) -
     if sweeper.get("_target_") != f"{BasicSweeper.__module__}.{BasicSweeper.__name__}":
         return None
     arguments = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-    arguments += list(master.hydra.overrides.task)
-    jobs = BasicSweeper.split_arguments(OverridesParser.create(config_loader=loader).parse_overrides(arguments), None)[
-        0
-    ]
+    arguments += _typed(master.hydra)
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
+    jobs = BasicSweeper.split_arguments(parsed, None)[0]
     for job in jobs:
         config = loader.load_sweep_config(master, list(job))
         with open_dict(config):
@@ -199,7 +207,5 @@ def _check_jobs(hydra: Hydra, loader: Loader, name: str, overrides: list[str]) -
         except ConfigError as error:
             raise ConfigError(f"{error}\nin the job {' '.join(job)}; nothing was started") from error
         if OmegaConf.select(config, "trainer.strategy") == "ddp":
-            raise ConfigError(
-                "strategy=ddp would start the whole sweep anew in each process; take trainer.strategy=ddp_fork"
-            )
+            raise ConfigError("ddp would start the whole sweep anew in each process; take trainer.strategy=ddp_fork")
     return len(jobs)

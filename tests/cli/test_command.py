@@ -121,6 +121,11 @@ BAD_INPUT = [
     (["train", "data.batch_size=-1"], "expected an integer >= 1"),
     (["train", "optimizer.lr=0"], "expected a number > 0"),
     (["train", "--dry-run", "seed=-1"], "expected an integer >= 0"),
+    (["train", "data.seed=${sed}"], "data.seed refers to ${sed}, which is not in the config; did you mean 'seed'?"),
+    (["train", "model=null"], "model=null: expected a mapping with a _target_"),
+    (["train", "experiment=[mlp_moons]"], "experiment.name=null: expected text"),
+    (["train", "-p", "optimizer"], "--package goes with --cfg"),
+    (["train", "hydra.sweep.dri=x"], "hydra.sweep has no key 'dri'; did you mean 'dir'?"),
     # data
     (["train", "experiment=mlp_mnist", "data.root=text.txt"], "text.txt"),
     (["train", "experiment=mlp_csv"], "data.path has no value"),
