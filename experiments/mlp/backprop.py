@@ -222,7 +222,7 @@ def figure(measured: dict[str, Any]) -> Figure:
     right.axvline(STEP, color=GREY, linewidth=1)
     right.annotate(
         "ε used",
-        (STEP, 0.03),
+        (STEP, 0.6),
         xycoords=("data", "axes fraction"),
         xytext=(6, 0),
         textcoords="offset points",

@@ -8,9 +8,9 @@ Measured on two moons, with one hidden layer of 64 units, 120 Adam steps at six 
 unit is dead if backpropagation brings exactly 0.0 to it on every training sample. So that the loss cannot hide a
 gradient (a certain softmax has none in floating point), what is propagated here is the error to random targets.
 
-A leaky ReLU has slope 0.01 where the ReLU has 0, so it is never dead. It is no cure for being thrown out: many leaky
-units end up negative on all samples too, and are then just linear. The last column of the table counts them. Dead
-units need not hurt, either: see the accuracy.
+A leaky ReLU has slope 0.01 where the ReLU has 0, so it is never dead. It is no cure for being thrown out: leaky units
+end up negative on all samples as often, a third of them at rate 0.3 and half at rate 1, and are then just linear
+(last column of the table). Dead units need not hurt, either: see the accuracy.
 
 The control puts leaky units in the ReLUs' place.
 """
