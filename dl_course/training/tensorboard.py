@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,14 +109,31 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
+NOT_CHOSEN = re.compile(
+    r"\.(accelerator|devices|strategy|deterministic|check_val\w*|num_\w+|root|verify|shape|in_features|out_features|_\w*)$"
+)
+"""Keys that the HParams tab leaves out: they change how a run is computed, or follow from the data."""
+
+
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the HParams tab lists: everything that can change a result, each value once."""
-    chosen = {key: value for key, value in config.items() if key not in ("experiment", "logger", "callbacks")}
+    """What the HParams tab lists: everything that can change a result, each value once, by its name in the config.
+
+    A `_target_` becomes the class, under the name of its node. What is switched off (null, false, 0) is left out, apart
+    from the seed: the tab shows few columns, and an empty cell says the same.
+    """
+    chosen = {
+        key: value for key, value in config.items() if key not in ("logger", "callbacks", "threads", "resume", "debug")
+    }
     chosen["experiment"] = config.get("experiment", {}).get("name", "")
     if isinstance(chosen.get("model"), Mapping):
-        chosen["model"] = {
-            key: value
-            for key, value in chosen["model"].items()
-            if key not in ("optimizer", "scheduler", "regularization")
-        }
-    return {name: value for name, value in flat(chosen).items() if not name.endswith("_partial_") and value is not None}
+        shared = ("optimizer", "scheduler", "regularization", "metrics")
+        chosen["model"] = {key: value for key, value in chosen["model"].items() if key not in shared}
+    found: dict[str, Any] = {}
+    for name, value in flat(chosen).items():
+        node, _, last = name.rpartition(".")
+        if last == "_target_":
+            found[node] = value.rpartition(".")[2]
+        elif (value or name == "seed") and not NOT_CHOSEN.search(name):
+            found[name] = value
+    plumbing = ("trainer", "regularization", "data.augment")
+    return {name: value for name, value in found.items() if name not in plumbing and value != "[1.0, 1.0]"}
