@@ -16,6 +16,9 @@ Dashed beside it, not judged: both from He's N(0, 2/n), weights that are √6 ti
 now, sigmoid loses it as before. (Trained from there, sigmoid networks got 20, 21, 21 and 38 % when this study was laid
 out, at widths 64 and 100: a few classes, so that the 25 % of the criterion belong to the smaller weights.)
 
+The criterion takes the mean over the seeds. ReLU's start is not perfect either with PyTorch's weights, the gradient is
+at 1e-4: one of the five recorded networks learns slowly and ends at 88.6 %.
+
 The control has one hidden layer: there the sigmoid learns the digits as well.
 """
 
@@ -131,9 +134,9 @@ def figure(measured: dict[str, Any]) -> Figure:
     left.set_xticks(range(1, measured["depth"] + 2))
     left.set_title("Sigmoid loses the gradient, layer by layer")
     left.legend(loc="lower right")
-    for height, text, offset in ((LEARNED, "criterion: ReLU above", -7), (STUCK, "criterion: sigmoid below", 1)):
+    for height, text, x in ((LEARNED, "criterion: ReLU", 0.3), (STUCK, "criterion: sigmoid", 15)):
         right.axhline(height, color=GREY, linestyle="--")
-        right.annotate(text, (20, height + offset), ha="right", va="bottom", color=GREY)
+        right.annotate(text, (x, height + 1), va="bottom", color=GREY)
     right.legend(loc="center right")
     right.set(xlabel="epoch", ylabel="test accuracy (%)", ylim=(0, 104), xlim=(0, 20))
     right.set_xticks(range(0, 21, 5))
