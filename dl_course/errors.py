@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class CourseError(Exception):
-    """An error that the user can act on: the command prints its message, without a traceback, and `exit_code` is used."""
+    """An error that the user can act on: the command prints its message, no traceback, and exits with `exit_code`."""
 
     exit_code = 1
 

@@ -42,7 +42,7 @@ def load(run_or_checkpoint: str | Path) -> Task:
 
 
 def _rebuild(checkpoint: dict[str, Any]) -> Task:
-    config = OmegaConf.create(checkpoint["config"])
+    config = DictConfig(checkpoint["config"])
     check(config)
     task = build_model(config)
     try:
@@ -83,7 +83,7 @@ def run_command(target: str, split: str | None = None, overrides: Sequence[str] 
         raise ConfigError(f"split={split}: expected val or test{suggest(split, SPLITS)}")
     path = runs.find_checkpoint(target)
     checkpoint = load_checkpoint(path)
-    config = _overridden(OmegaConf.create(checkpoint["config"]), overrides)
+    config = _overridden(DictConfig(checkpoint["config"]), overrides)
     check(config)
     with threads(config.threads):
         data = build_data(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from lightning.pytorch import Trainer  # noqa: E402
 from dl_course.build import build, build_data, build_model, plain_config  # noqa: E402
 from dl_course.check import check  # noqa: E402
 from dl_course.errors import ConfigError, RunError  # noqa: E402
-from dl_course.evaluate import evaluate, task_metrics  # noqa: E402
+from dl_course.evaluate import evaluate, load, task_metrics  # noqa: E402
 from dl_course.training import runs  # noqa: E402
 from dl_course.training.checkpoints import BEST, PREVIOUS, RESUME, load_checkpoint, probe  # noqa: E402
 from dl_course.training.resume import continued  # noqa: E402
@@ -65,13 +66,12 @@ def train(config: DictConfig, *, folder: str | Path | None = None, overrides: Se
     Raises ConfigError for wrong input, before any data or model work where that is possible; RunError for trouble on
     the way; SystemExit(130 or 143) when stopped by a signal, after saving.
     """
-    config = OmegaConf.create(OmegaConf.to_container(config))  # the caller's own stays as it was
-    run, config = continued(config, overrides)
+    config = DictConfig(OmegaConf.to_container(config))  # the caller's own stays as it was
+    continuation = continued(config, overrides)
+    run, config = continuation.run, continuation.config
     check(config)
-    if run is not None and runs.is_finished(run):
-        from dl_course.evaluate import load
-
-        log.info("%s is finished; nothing to do", run)
+    if run is not None and continuation.finished:
+        _say(f"{run} is finished: nothing to do (trainer.max_epochs=… or trainer.max_steps=… prolongs it)")
         return Run(run, runs.read_metrics(run), load(run))
     seed_everything(config.seed)
     with threads(config.threads):
@@ -92,13 +92,18 @@ def train(config: DictConfig, *, folder: str | Path | None = None, overrides: Se
 def _fit(config: DictConfig, plain: dict[str, Any], data: Any, task: Any, run: Path) -> Run:
     """Everything that happens inside a run folder."""
     environment = runs.environment()
+    (run / runs.METRICS).unlink(missing_ok=True)  # a finished run that is prolonged is no longer finished
     runs.write_text(run / runs.CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain)))
     log.info("%s", environment)
     checkpoint = next((run / name for name in (RESUME, PREVIOUS) if (run / name).is_file()), None)
     first_step = load_checkpoint(checkpoint)["global_step"] + 1 if checkpoint else None
     trainer = trainer_of(config, run, first_step)
     began = time.monotonic()
-    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:
+        _say(f"stopped after a signal, saved; go on with: dl-course train resume={run}")
+        raise
     seconds = time.monotonic() - began
     trainer.strategy.barrier()  # the checkpoints are written by the first process
     steps, epochs = _position(run)
@@ -135,13 +140,20 @@ def trainer_of(config: DictConfig, folder: Path, first_step: int | None = None) 
     )
 
 
+def _say(sentence: str) -> None:
+    """Tell the user and the log file."""
+    log.info(sentence)
+    if runs.is_first_process() and not os.environ.get("DL_COURSE_QUIET"):
+        print(sentence, file=sys.stderr, flush=True)
+
+
 def _position(run: Path) -> tuple[int, int]:
     """Optimiser steps and epochs of a run that has ended, from its last checkpoint. Raises RunError if there are none.
 
     Not from the trainer: with `ddp_fork` it trained in other processes.
     """
-    last = load_checkpoint(run / RESUME) if (run / RESUME).is_file() else {"global_step": 0}
-    if last["global_step"] == 0:
+    last = load_checkpoint(run / RESUME) if (run / RESUME).is_file() else {}
+    if not last.get("global_step"):
         raise RunError("training ended after 0 steps: nothing was learned")
     return last["global_step"], last["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
 
@@ -258,7 +270,7 @@ def _number(value: float | None) -> str:
 
 def next_commands(run: Run) -> list[tuple[str, str]]:
     """Three commands worth typing after a run."""
-    experiment = run.path.parent.name
+    experiment = OmegaConf.load(run.path / runs.CONFIG).experiment.name
     return [
         (f"dl-course eval {run.path}", "the same numbers again, from the folder alone"),
         ("tensorboard --logdir runs", "curves, graph and hyperparameters"),

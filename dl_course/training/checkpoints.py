@@ -158,6 +158,7 @@ class Checkpoints(Checkpoint):
         self.best_step = 0
         self._best: dict[str, Any] | None = None  # improved since it was last written
         self._position: dict[str, Any] | None = None  # of the loader, from the checkpoint that is resumed
+        self._ended_mid_epoch = False
         self._written = time.monotonic()
 
     # -- which weights are the best ----------------------------------------------------------------------------------
@@ -183,12 +184,15 @@ class Checkpoints(Checkpoint):
 
     # -- when they are written ---------------------------------------------------------------------------------------
 
-    def write(self, trainer: Trainer) -> None:
+    def write(self, trainer: Trainer, mid_epoch_state_is_newest: bool = False) -> None:
         """Write what changed, best first: should the program die in between, going on from the older state finds the
-        same best weights again."""
+        same best weights again. A run that ended in the midst of an epoch keeps the state from there: the end of the
+        epoch, which follows, would make a continuation skip the rest of its samples."""
         if self._best is not None and trainer.is_global_zero:
             save_atomically(self._best, self.folder / BEST)
         self._best = None
+        if mid_epoch_state_is_newest:
+            return
         resume, previous = self.folder / RESUME, self.folder / PREVIOUS
         if trainer.is_global_zero and resume.is_file():
             _keep(resume, previous)
@@ -200,14 +204,16 @@ class Checkpoints(Checkpoint):
         if self._position is not None:
             # Lightning restores a loader's position too, but not where a schedule has asked for the number of steps:
             # the loader is then made before the checkpoint is read. Its order is decided later than here.
-            trainer.train_dataloader.load_state_dict(self._position)
+            loader: Any = trainer.train_dataloader
+            loader.load_state_dict(self._position)
             self._position = None
         self._written = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        due = self.interrupts.received or time.monotonic() - self._written > self.every_seconds
+        ending = trainer.should_stop  # at a limit in steps
+        due = ending or self.interrupts.received or time.monotonic() - self._written > self.every_seconds
         # The end of an epoch has its own hook; within gradient accumulation there is no state that could be resumed.
         if (
             due
@@ -215,14 +221,20 @@ class Checkpoints(Checkpoint):
             and (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         ):
             self.write(trainer)
-            self.interrupts.leave()
+            self._ended_mid_epoch = ending
+            if not ending:
+                self.interrupts.leave()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.monitor.startswith("val/") and trainer.state.fn == "fit":
+            self._consider(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.monitor.startswith("val/") or trainer.fit_loop.epoch_loop._should_check_val_epoch():
+        if not self.monitor.startswith("val/"):
             self._consider(trainer, pl_module)
         last = trainer.should_stop or trainer.fit_loop.done
         if last or self.interrupts.received or time.monotonic() - self._written > self.every_seconds:
-            self.write(trainer)
+            self.write(trainer, mid_epoch_state_is_newest=self._ended_mid_epoch)
             if not last:
                 self.interrupts.leave()
 
@@ -233,8 +245,9 @@ class Checkpoints(Checkpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(header(self.config, "resume"))
-        if hasattr(trainer.train_dataloader, "state_dict"):
-            checkpoint["position"] = trainer.train_dataloader.state_dict()
+        loader: Any = trainer.train_dataloader
+        if hasattr(loader, "state_dict"):
+            checkpoint["position"] = loader.state_dict()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._position = checkpoint.get("position")

@@ -10,6 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from tqdm.auto import tqdm
 
+from dl_course.training.limits import total_steps
+
 
 class Progress(Callback):
     """One bar over all steps of a run, with the epoch and the latest metrics beside it.
@@ -29,7 +31,7 @@ class Progress(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and (sys.stderr.isatty() or "ipykernel" in sys.modules):
             self.bar = tqdm(
-                total=int(trainer.estimated_stepping_batches),
+                total=total_steps(trainer),
                 initial=trainer.global_step,
                 unit=" steps",
                 dynamic_ncols=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,31 @@ MAY_CHANGE = ("trainer.max_epochs", "trainer.max_steps", "data.root", "threads",
 """What may differ between a run and its continuation; anything else would make it another experiment."""
 
 
-def continued(config: DictConfig, overrides: Sequence[str] | None = None) -> tuple[Path | None, DictConfig]:
-    """The run that `config.resume` names and the configuration to continue it with; (None, config) for a new run.
+@dataclass(frozen=True)
+class Continuation:
+    """The run to continue (None: a new one), the configuration to use, and whether a finished run is left as it is."""
+
+    run: Path | None
+    config: DictConfig
+    finished: bool = False
+
+
+def continued(config: DictConfig, overrides: Sequence[str] | None = None) -> Continuation:
+    """The run that `config.resume` names and the configuration to continue it with.
 
     The configuration is the run's own; from `config` come only the keys in `MAY_CHANGE`. overrides: the words that the
     user typed, to compare just what they name (`dl-course train resume=<run>` need not repeat the rest); without them
     every key is compared. Raises ConfigError with the differing keys.
     """
     if not config.get("resume"):
-        return None, config
+        return Continuation(None, config)
     run = runs.latest(config.experiment.name) if config.resume == "latest" else Path(config.resume)
     if run.is_file():
         run = run.parent
     stored = _stored(run)
     if stored is None:
         if config.resume == "latest":
-            return run, config  # stopped before it had written anything: start it again, in its folder
+            return Continuation(run, config)  # stopped before it had written anything: start it again, in its folder
         raise ConfigError(f"resume={config.resume}: not a run folder (no {runs.CONFIG} and no checkpoint in it)")
     wanted, had = _flat(config), _flat(stored)
     touched = set(wanted) | set(had)
@@ -56,10 +66,13 @@ def continued(config: DictConfig, overrides: Sequence[str] | None = None) -> tup
             f"resume={run}: the run has another configuration: {shown}{more}\n"
             f"only {', '.join(MAY_CHANGE)} may change; init_from={run} starts a new run from its weights"
         )
+    limits = ("trainer.max_epochs", "trainer.max_steps")
+    before = [OmegaConf.select(stored, limit) for limit in limits]
     for key in MAY_CHANGE:
         if overrides is None or any(_under(flat_key, [key]) for flat_key in touched):
             OmegaConf.update(stored, key, OmegaConf.select(config, key), merge=False, force_add=True)
-    return run, stored
+    prolonged = before != [OmegaConf.select(stored, limit) for limit in limits]
+    return Continuation(run, stored, finished=runs.is_finished(run) and not prolonged)
 
 
 def _under(key: str, prefixes: Iterable[str]) -> bool:
@@ -77,7 +90,7 @@ def _stored(run: Path) -> DictConfig | None:
     """The configuration of a run: from a checkpoint, or from its config.yaml if it was stopped before the first one."""
     for name in (RESUME, PREVIOUS, BEST):
         if (run / name).is_file():
-            return OmegaConf.create(load_checkpoint(run / name)["config"])
+            return DictConfig(load_checkpoint(run / name)["config"])
     if (run / runs.CONFIG).is_file():
         loaded = OmegaConf.load(run / runs.CONFIG)
         assert isinstance(loaded, DictConfig)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dl_course.errors import RunError
 from dl_course.losses import LossName
 from dl_course.losses import loss as loss_named
+from dl_course.training.limits import total_steps
 from dl_course.training.meter import Meter
 from dl_course.training.metrics import METRICS, Metric, MetricName
 from dl_course.training.regularization import Regularization
@@ -139,7 +140,7 @@ class Task(LightningModule):
         optimizer = self.optimizer_factory(self.parameters())
         if self.scheduler_factory is None:
             return optimizer
-        total = int(self.trainer.estimated_stepping_batches)
+        total = total_steps(self.trainer)
         epochs = self.trainer.max_epochs
         scheduler = self.scheduler_factory(
             optimizer, total_steps=total, steps_per_epoch=max(1, total // epochs) if epochs and epochs > 0 else total
@@ -190,7 +191,7 @@ class Supervised(Task):
     ) -> None:
         super().__init__(optimizer, scheduler, regularization)
         self.net = net
-        self.loss = loss_named(loss, impl) if isinstance(loss, str) else loss
+        self.loss = loss if callable(loss) else loss_named(loss, impl)
         self.metrics = {name: METRICS[name] for name in metrics}
 
     def forward(self, x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.profilers import PassThroughProfiler
 
 from dl_course.training.checkpoints import AtomicCheckpointIO
+from dl_course.training.limits import StepLimit
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
 
@@ -62,7 +63,6 @@ def build_trainer(
     quieten()
     return Trainer(
         max_epochs=max_epochs,
-        max_steps=-1 if max_steps is None else max_steps,
         accelerator=accelerator,
         devices=devices,
         strategy=strategy,
@@ -71,7 +71,7 @@ def build_trainer(
         check_val_every_n_epoch=check_val_every_n_epoch,
         deterministic=deterministic,
         precision=precision,
-        callbacks=list(callbacks),
+        callbacks=[*([] if max_steps is None else [StepLimit(max_steps)]), *callbacks],
         logger=logger,
         default_root_dir=folder,
         plugins=[AtomicCheckpointIO()],

@@ -128,6 +128,7 @@ def test_eval_measures_the_weights_that_are_in_the_file(whole, tmp_path):
 def test_load_gives_the_trained_network_in_eval_mode(whole):
     task = dl.load(whole[0])
     assert not task.training
+    assert isinstance(task, Supervised)
     x = torch.rand(5, 1, 8, 8)
     assert torch.equal(task(x), task.net(x))
 
@@ -160,6 +161,7 @@ VARIANTS = {
     "plain": [],
     "workers": ["data.num_workers=2"],
     "schedule and accumulation": ["scheduler=cosine", "trainer.accumulate_grad_batches=2"],
+    "a limit in steps": ["trainer.max_steps=45"],
     "augmentation": ["data.augment.rotation=10", "data.augment.translate=1"],
 }
 
@@ -167,7 +169,7 @@ VARIANTS = {
 GRID = [
     pytest.param(variant, batches, marks=[] if (variant, batches) in {("workers", 30), ("augmentation", 1)} else slow)
     for variant in VARIANTS
-    for batches in (1, 17, 30, 50)  # the first, the last of an epoch, in the midst of one, the last but one of the run
+    for batches in (1, 17, 30, 43)  # the first of a run, the last of an epoch, two in the midst of one
 ]
 
 
@@ -201,6 +203,18 @@ def test_a_signal_at_any_step_saves_and_going_on_is_exact(variant, batches, monk
     assert resumed.metrics["steps"] == reference.metrics["steps"]
     for tag in ("train/loss", "val/loss", "optimizer/lr", "epoch"):
         assert curve(resumed.path, tag) == curve(reference.path, tag)
+
+
+@pytest.mark.parametrize("limit", ["trainer.max_steps=21", "trainer.max_steps=34", "trainer.max_epochs=2"])
+def test_a_finished_run_can_be_prolonged_as_if_it_had_been_longer_from_the_start(limit):
+    key = limit.split("=")[0]
+    longer = f"{key}={45 if 'steps' in key else 3}"
+    reference = dl.train(config("scheduler=none", longer))
+    short = dl.train(config("scheduler=none", limit))
+    prolonged = dl.train(config("scheduler=none", longer, f"resume={short.path}"))
+    assert prolonged.path == short.path
+    assert prolonged.metrics["steps"] == reference.metrics["steps"]
+    assert weights(prolonged.path) == weights(reference.path)
 
 
 def test_a_finished_run_is_left_alone(whole):
