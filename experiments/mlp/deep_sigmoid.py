@@ -134,7 +134,7 @@ def figure(measured: dict[str, Any]) -> Figure:
     left.set_xticks(range(1, measured["depth"] + 2))
     left.set_title("Sigmoid loses the gradient, layer by layer")
     left.legend(loc="lower right")
-    for height, text, x in ((LEARNED, "criterion: ReLU", 0.3), (STUCK, "criterion: sigmoid", 15)):
+    for height, text, x in ((LEARNED, "criterion: ReLU", 0.3), (STUCK, "criterion: sigmoid", 12.5)):
         right.axhline(height, color=GREY, linestyle="--")
         right.annotate(text, (x, height + 1), va="bottom", color=GREY)
     right.legend(loc="center right")
