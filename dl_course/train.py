@@ -8,7 +8,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,7 +29,7 @@ from dl_course.check import check  # noqa: E402
 from dl_course.errors import ConfigError, RunError  # noqa: E402
 from dl_course.evaluate import evaluate, load, task_metrics  # noqa: E402
 from dl_course.training import runs  # noqa: E402
-from dl_course.training.checkpoints import BEST, PREVIOUS, RESUME, load_checkpoint, probe  # noqa: E402
+from dl_course.training.checkpoints import BEST, RESUME, load_checkpoint, probe  # noqa: E402
 from dl_course.training.resume import continued  # noqa: E402
 from dl_course.training.tensorboard import EventLogger, hyperparameters  # noqa: E402
 from dl_course.training.trainer import Precision  # noqa: E402
@@ -86,46 +86,44 @@ def train(config: DictConfig, *, folder: str | Path | None = None, overrides: Se
             run = Path(folder) if folder else runs.new_folder(plain["experiment"]["name"], config.seed)
         probe(run)
         with log_file(run / runs.LOG):
-            return _fit(config, plain, data, task, run)
+            return _fit(config, plain, data, task, run, continuation.checkpoint)
 
 
-def _fit(config: DictConfig, plain: dict[str, Any], data: Any, task: Any, run: Path) -> Run:
-    """Everything that happens inside a run folder."""
+def _fit(config: DictConfig, plain: dict[str, Any], data: Any, task: Any, run: Path, checkpoint: Path | None) -> Run:
+    """Everything that happens inside a run folder. checkpoint: where to go on from, None at the beginning."""
     environment = runs.environment()
+    log.info("%s", environment)
     (run / runs.METRICS).unlink(missing_ok=True)  # a finished run that is prolonged is no longer finished
     runs.write_text(run / runs.CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain)))
-    log.info("%s", environment)
-    checkpoint = next((run / name for name in (RESUME, PREVIOUS) if (run / name).is_file()), None)
     first_step = load_checkpoint(checkpoint)["global_step"] + 1 if checkpoint else None
     trainer = trainer_of(config, run, first_step)
-    began = time.monotonic()
-    try:
-        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:
-        _say(f"stopped after a signal, saved; go on with: dl-course train resume={run}")
-        raise
-    seconds = time.monotonic() - began
-    trainer.strategy.barrier()  # the checkpoints are written by the first process
-    steps, epochs = _position(run)
-    log.info("trained for %d steps, %d epochs, %.1f s", steps, epochs, seconds)
-    training = task_metrics(trainer, "train")
-    task.load_state_dict(load_checkpoint(run / BEST)["state_dict"])
-    evaluated = evaluate(task, data, trainer)
-    metrics = {
-        **training,
-        **evaluated,
-        "steps": steps,
-        "epochs": epochs,
-        "seconds": round(seconds, 3),
-        "parameters": _parameters(task),
-        "seed": config.seed,
-    }
-    if trainer.is_global_zero:
-        _log_hyperparameters(trainer, plain, evaluated, steps)
-        runs.write_metrics(run, {**metrics, "run": environment | {"threads": config.threads}})
-        log.info("%s", metrics)
-    task.eval()
-    return Run(run, metrics, task)
+    with closing(trainer.logger) if isinstance(trainer.logger, EventLogger) else nullcontext():
+        began = time.monotonic()
+        try:
+            trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit:
+            _say(f"stopped after a signal, saved; go on with: dl-course train resume={run}")
+            raise
+        seconds = time.monotonic() - began
+        trainer.strategy.barrier()  # the checkpoints are written by the first process
+        training = task_metrics(trainer, "train")
+        steps, epochs = _position(run)
+        task.load_state_dict(load_checkpoint(run / BEST)["state_dict"])
+        evaluated = evaluate(task, data, trainer)
+        metrics = {
+            **training,
+            **evaluated,
+            "steps": steps,
+            "epochs": epochs,
+            "seconds": round(seconds, 3),
+            "parameters": _parameters(task),
+            "seed": config.seed,
+        }
+        if trainer.is_global_zero:
+            _log_hyperparameters(trainer, plain, evaluated, steps)
+            runs.write_metrics(run, {**metrics, "run": environment | {"threads": config.threads}})
+            log.info("%s", metrics)
+    return Run(run, metrics, task.eval())
 
 
 def trainer_of(config: DictConfig, folder: Path, first_step: int | None = None) -> Trainer:
@@ -163,7 +161,6 @@ def _log_hyperparameters(trainer: Trainer, plain: dict[str, Any], evaluated: dic
     if isinstance(trainer.logger, EventLogger):
         final = {f"final/{tag}": value for tag, value in evaluated.items()}
         trainer.logger.log_hyperparams(hyperparameters(plain), final, step=steps)
-        trainer.logger.finalize("success")
 
 
 def _start_from(task: torch.nn.Module, source: str) -> None:

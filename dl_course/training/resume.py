@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dl_course.errors import ConfigError
 from dl_course.training import runs
-from dl_course.training.checkpoints import BEST, PREVIOUS, RESUME, load_checkpoint
+from dl_course.training.checkpoints import PREVIOUS, RESUME, load_checkpoint
 from dl_course.training.tensorboard import flat
 
 MAY_CHANGE = ("trainer.max_epochs", "trainer.max_steps", "data.root", "threads", "logger", "callbacks.progress")
@@ -20,10 +20,12 @@ MAY_CHANGE = ("trainer.max_epochs", "trainer.max_steps", "data.root", "threads",
 
 @dataclass(frozen=True)
 class Continuation:
-    """The run to continue (None: a new one), the configuration to use, and whether a finished run is left as it is."""
+    """The run to continue (None: a new one), the configuration to use, the checkpoint to go on from (None: from the
+    beginning), and whether the run is finished and left as it is."""
 
     run: Path | None
     config: DictConfig
+    checkpoint: Path | None = None
     finished: bool = False
 
 
@@ -37,9 +39,10 @@ def continued(config: DictConfig, overrides: Sequence[str] | None = None) -> Con
     if not config.get("resume"):
         return Continuation(None, config)
     run = runs.latest(config.experiment.name) if config.resume == "latest" else Path(config.resume)
-    if run.is_file():
-        run = run.parent
-    stored = _stored(run)
+    checkpoint = next((run / name for name in (RESUME, PREVIOUS) if (run / name).is_file()), None)
+    if run.is_file():  # a checkpoint itself, such as the older one where the newest is damaged
+        run, checkpoint = run.parent, run
+    stored = _stored(run, checkpoint)
     if stored is None:
         if config.resume == "latest":
             return Continuation(run, config)  # stopped before it had written anything: start it again, in its folder
@@ -72,7 +75,7 @@ def continued(config: DictConfig, overrides: Sequence[str] | None = None) -> Con
         if overrides is None or any(_under(flat_key, [key]) for flat_key in touched):
             OmegaConf.update(stored, key, OmegaConf.select(config, key), merge=False, force_add=True)
     prolonged = before != [OmegaConf.select(stored, limit) for limit in limits]
-    return Continuation(run, stored, finished=runs.is_finished(run) and not prolonged)
+    return Continuation(run, stored, checkpoint, finished=runs.is_finished(run) and not prolonged)
 
 
 def _under(key: str, prefixes: Iterable[str]) -> bool:
@@ -86,11 +89,15 @@ def _flat(config: DictConfig) -> dict[str, Any]:
     return flat({str(key): value for key, value in container.items()})
 
 
-def _stored(run: Path) -> DictConfig | None:
+def _stored(run: Path, checkpoint: Path | None) -> DictConfig | None:
     """The configuration of a run: from a checkpoint, or from its config.yaml if it was stopped before the first one."""
-    for name in (RESUME, PREVIOUS, BEST):
-        if (run / name).is_file():
-            return DictConfig(load_checkpoint(run / name)["config"])
+    if checkpoint is not None:
+        content = load_checkpoint(checkpoint)
+        if content["dl_course"]["kind"] != "resume":
+            raise ConfigError(
+                f"resume={checkpoint}: holds weights only; init_from={checkpoint} starts a new run from them"
+            )
+        return DictConfig(content["config"])
     if (run / runs.CONFIG).is_file():
         loaded = OmegaConf.load(run / runs.CONFIG)
         assert isinstance(loaded, DictConfig)

@@ -46,6 +46,18 @@ class EventLogger(TensorBoardLogger):
     def save(self) -> None:
         """The configuration lies in config.yaml already; no second file for hyperparameters."""
 
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Training has ended: put everything on the disk, but leave the file open for the final metrics."""
+        if self._experiment is not None:
+            self.experiment.flush()
+
+    @rank_zero_only
+    def close(self) -> None:
+        """Nothing follows: end the thread that writes."""
+        if self._experiment is not None:
+            self.experiment.close()
+
 
 class Charts(Callback):
     """Train and validation of one quantity in one chart (the Custom Scalars tab), and the network's graph once."""

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import dl_course as dl
 from dl_course import evaluate
-from dl_course.errors import ConfigError
+from dl_course.errors import ConfigError, RunError
 from dl_course.training import Supervised, load_checkpoint
 from dl_course.training.checkpoints import save_atomically
 
@@ -232,6 +232,22 @@ def test_resume_under_another_configuration_is_refused_with_the_keys(whole):
     other = dl.compose("softmax_digits", [f"resume={whole[0]}"])
     with pytest.raises(ConfigError, match="experiment"):
         dl.train(other, overrides=["experiment=softmax_digits"])
+
+
+def test_a_damaged_state_is_named_and_the_older_one_can_be_taken(whole, monkeypatch):
+    run = dl.train(config("callbacks.save_every=0")).path
+    state = run / "resume.ckpt"
+    state.write_bytes(state.read_bytes()[:1000])
+    (run / "metrics.json").unlink()
+    with pytest.raises(RunError, match=r"resume.ckpt: damaged or incomplete .*take .*resume-previous.ckpt instead"):
+        dl.train(config("callbacks.save_every=0", f"resume={run}"))
+    again = dl.train(config("callbacks.save_every=0", f"resume={run / 'resume-previous.ckpt'}"))
+    assert weights(again.path) == weights(whole[0])
+
+
+def test_weights_alone_are_no_state_to_resume_from(whole):
+    with pytest.raises(ConfigError, match="holds weights only; init_from="):
+        dl.train(config(f"resume={whole[0] / 'best.ckpt'}"))
 
 
 def test_resume_without_a_run_is_refused(tmp_path):

@@ -40,11 +40,11 @@ def test_values_of_one_step_are_one_event(tmp_path: Path):
     logger.log_metrics({}, 4)
     logger.log_metrics({"pair": {"a": 1.0, "b": 2.0}}, 5)
     logger.finalize("success")
-    logger.log_metrics({"train/loss": 0.125}, 6)  # the writer is closed by now
-    logger.finalize("success")
+    logger.log_metrics({"train/loss": 0.125}, 6)  # training has ended; the final metrics follow
+    logger.close()
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(3, 0.25), (6, 0.125)]
-    (first,) = tmp_path.glob("events.out.tfevents.*.0")
+    (first,) = tmp_path.glob("events.out.tfevents.*")  # one file; only {"pair": …} opens folders of its own
     carrying = [event for event in EventFileLoader(str(first)).Load() if event.step == 3]
     assert len(carrying) == 1
     assert {value.tag for value in carrying[0].summary.value} == {"train/loss", "train/accuracy"}
