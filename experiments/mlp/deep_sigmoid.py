@@ -13,7 +13,7 @@ logarithm. On the right, its accuracy stays at chance, though Adam divides each 
 1e-10 drown in Adam's ε = 1e-8, and on the way forward the images lose their differences by the same factors.
 
 Dashed beside it, not judged: both from He's N(0, 2/n), weights that are √6 times as large. ReLU keeps its gradient
-now, sigmoid loses it as before. (Trained from there, sigmoid networks got 20, 21, 21 and 38 % when this study was laid
+now, sigmoid loses it as before. (Trained from there, sigmoid networks got 20 to 38 % when this study was laid
 out, at widths 64 and 100: a few classes, so that the 25 % of the criterion belong to the smaller weights.)
 
 The criterion takes the mean over the seeds. ReLU's start is not perfect either with PyTorch's weights, the gradient is
