@@ -1,0 +1,1 @@
+"""Executed notebooks, and the text that they are made from (`build`)."""
