@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from tqdm.auto import tqdm
+from tqdm import TqdmWarning
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", TqdmWarning)  # a notebook without widgets gets the plain bar
+    from tqdm.auto import tqdm
 
 from dl_course.training.limits import total_steps
 
