@@ -15,11 +15,15 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from dl_course.environment import prepare
+
 if TYPE_CHECKING:
     from dl_course.catalog import experiments
     from dl_course.config import compose
     from dl_course.evaluate import load
     from dl_course.train import train
+
+prepare()  # here, since it must come before torch and Lightning look for a GPU
 
 __version__ = "0.1.0"
 

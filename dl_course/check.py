@@ -46,7 +46,7 @@ class About(TypedDict, total=False):
 
 
 NODES = ("data", "model", "optimizer", "scheduler", "regularization", "trainer", "callbacks", "logger")
-"""The top-level keys that describe objects; beside them stand `experiment` and the fields of `train.Settings`."""
+"""The top-level keys that describe objects; beside them stand `experiment` and the fields of `training.process.Settings`."""
 
 OPTIONAL = ("optimizer", "scheduler", "regularization")
 """Those that may be null."""
@@ -58,7 +58,7 @@ def check(config: DictConfig) -> None:
     Checked: every `_target_` against the allow-list; unknown and missing keys; types, ranges and choices; what
     constructors of optimiser and schedule say about combinations; references; the scalars at the top.
     """
-    from dl_course.train import Settings
+    from dl_course.training.process import Settings
 
     missing = list(_missing(OmegaConf.to_container(config)))
     if missing:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
 
 from dl_course import __version__
-from dl_course.errors import ConfigError, CourseError, suggest
+from dl_course.errors import ConfigError, report, suggest
 
 HELP = """\
 A deep-learning course that runs.
@@ -206,33 +205,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "list": _list,
     "completion": _completion,
 }
-
-
-def report(error: Exception) -> int:
-    """Print what went wrong in at most five lines and return the exit code; the traceback with HYDRA_FULL_ERROR=1."""
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        import traceback
-
-        traceback.print_exception(error, file=sys.stderr)
-        return getattr(error, "exit_code", 1)
-    print("\n".join(_sentences(error)[:5]), file=sys.stderr)
-    return getattr(error, "exit_code", 1)
-
-
-def _sentences(error: Exception) -> list[str]:
-    if isinstance(error, CourseError):
-        return f"error: {error}".splitlines()
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-        return [f"error: the disk is full{_at(error)}"]
-    if isinstance(error, PermissionError):
-        return [f"error: no permission{_at(error)}"]
-    lines = [line.rstrip() for line in str(error).splitlines() if line.strip()]
-    hint = "the traceback: set HYDRA_FULL_ERROR=1 and run it again"
-    return [f"error: {type(error).__name__}: {lines[0] if lines else 'no message'}", *lines[1:3], hint]
-
-
-def _at(error: OSError) -> str:
-    return f": {error.filename}" if error.filename else ""
 
 
 if __name__ == "__main__":

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
+import sys
+import traceback
 from collections.abc import Iterable
 
 
@@ -28,3 +32,28 @@ def suggest(word: str, candidates: Iterable[str]) -> str:
     """The end of a sentence: "; did you mean 'adam'?", or "" where no candidate is near."""
     near = difflib.get_close_matches(str(word), [str(c) for c in candidates], n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def report(error: Exception) -> int:
+    """Print what went wrong in at most five lines and return the exit code; the traceback with HYDRA_FULL_ERROR=1."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        traceback.print_exception(error, file=sys.stderr)
+        return getattr(error, "exit_code", 1)
+    print("\n".join(_sentences(error)[:5]), file=sys.stderr)
+    return getattr(error, "exit_code", 1)
+
+
+def _sentences(error: Exception) -> list[str]:
+    if isinstance(error, CourseError):
+        return f"error: {error}".splitlines()
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+        return [f"error: the disk is full{_at(error)}"]
+    if isinstance(error, PermissionError):
+        return [f"error: no permission{_at(error)}"]
+    lines = [line.rstrip() for line in str(error).splitlines() if line.strip()]
+    hint = "the traceback: set HYDRA_FULL_ERROR=1 and run it again"
+    return [f"error: {type(error).__name__}: {lines[0] if lines else 'no message'}", *lines[1:3], hint]
+
+
+def _at(error: OSError) -> str:
+    return f": {error.filename}" if error.filename else ""

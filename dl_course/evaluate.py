@@ -10,15 +10,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dl_course.environment import prepare
-
-prepare()
-
-from dl_course.build import build, build_data, build_model  # noqa: E402
-from dl_course.check import check  # noqa: E402
-from dl_course.errors import ConfigError, suggest  # noqa: E402
-from dl_course.training import Task, runs  # noqa: E402
-from dl_course.training.checkpoints import load_checkpoint  # noqa: E402
+from dl_course.build import build, build_data, build_model
+from dl_course.check import check
+from dl_course.errors import ConfigError, suggest
+from dl_course.training import Task, runs
+from dl_course.training.checkpoints import load_checkpoint
+from dl_course.training.process import threads
 
 SPLITS = ("val", "test")
 MAY_CHANGE = (
@@ -76,8 +73,6 @@ def run_command(target: str, split: str | None = None, overrides: Sequence[str] 
     """`dl-course eval`: measure a run again and print the table; nothing in its folder is read but the checkpoint."""
     from rich.console import Console
     from rich.table import Table
-
-    from dl_course.train import threads
 
     if split is not None and split not in SPLITS:
         raise ConfigError(f"split={split}: expected val or test{suggest(split, SPLITS)}")

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from dl_course.catalog import CONFIGS
 from dl_course.config import PRIMARY, Loader, config_loader, readable_errors
 from dl_course.environment import prepare
-from dl_course.errors import ConfigError, CourseError, RunError, suggest
+from dl_course.errors import ConfigError, CourseError, RunError, report, suggest
 
 
 class _Parser(argparse.ArgumentParser):
@@ -161,8 +161,6 @@ class Job:
             raise self._report(title, failure) from failure
 
     def _report(self, title: str, error: Exception) -> CourseError:
-        from dl_course.cli import report
-
         self.failed += 1
         print(f"{title} failed", file=sys.stderr)
         report(error)

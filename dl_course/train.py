@@ -2,51 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from annotated_types import Ge
+import torch
+from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from dl_course.environment import prepare
-
-prepare()
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from lightning.pytorch import Trainer  # noqa: E402
-
-from dl_course.build import build, build_data, build_model, plain_config  # noqa: E402
-from dl_course.check import check  # noqa: E402
-from dl_course.errors import ConfigError, RunError  # noqa: E402
-from dl_course.evaluate import evaluate, load, task_metrics  # noqa: E402
-from dl_course.training import runs  # noqa: E402
-from dl_course.training.checkpoints import BEST, RESUME, load_checkpoint, probe  # noqa: E402
-from dl_course.training.resume import continued  # noqa: E402
-from dl_course.training.tensorboard import EventLogger, hyperparameters  # noqa: E402
-from dl_course.training.trainer import Precision  # noqa: E402
-
-log = logging.getLogger("dl_course")
-
-
-@dataclass
-class Settings:
-    """The scalars at the top of a configuration: their types and ranges."""
-
-    seed: Annotated[int, Ge(0)] = 0
-    threads: Annotated[int, Ge(1)] = 1
-    precision: Precision = "32-true"
-    resume: str | None = None
-    init_from: str | None = None
-    debug: Literal["dry_run"] | None = None
+from dl_course.build import build, build_data, build_model, plain_config
+from dl_course.check import check
+from dl_course.errors import ConfigError, RunError
+from dl_course.evaluate import evaluate, load, task_metrics
+from dl_course.training import runs
+from dl_course.training.checkpoints import BEST, RESUME, load_checkpoint, probe
+from dl_course.training.process import log, log_file, seed_everything, threads
+from dl_course.training.resume import continued
+from dl_course.training.tensorboard import EventLogger, hyperparameters
 
 
 @dataclass(frozen=True)
@@ -176,45 +153,6 @@ def _start_from(task: torch.nn.Module, source: str) -> None:
 def _parameters(module: torch.nn.Module) -> int:
     """The number of trainable parameters."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the generators of Python, NumPy and torch."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Compute with `count` CPU threads, and with as many as before afterwards (a notebook has its own setting)."""
-    before = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        torch.use_deterministic_algorithms(deterministic)
-
-
-@contextmanager
-def log_file(path: Path) -> Iterator[None]:
-    """Append what the program logs to a file in the run folder while training."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    before = log.level
-    log.setLevel(logging.INFO)
-    log.addHandler(handler)
-    try:
-        yield
-    except BaseException as error:
-        log.error("%s: %s", type(error).__name__, error)
-        raise
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(before)
-        handler.close()
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

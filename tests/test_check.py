@@ -10,7 +10,7 @@ from dl_course.catalog import CONFIGS
 from dl_course.check import NODES, check, describe, find_target, is_allowed, public_classes, shipped_targets
 from dl_course.config import compose
 from dl_course.errors import ConfigError
-from dl_course.train import Settings
+from dl_course.training.process import Settings
 
 
 @pytest.mark.parametrize(

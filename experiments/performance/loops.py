@@ -14,8 +14,9 @@ from torch import Tensor
 
 from dl_course.build import build_model
 from dl_course.data import DataModule
-from dl_course.train import seed_everything, threads, trainer_of
+from dl_course.train import trainer_of
 from dl_course.training.checkpoints import BEST, RESUME, load_checkpoint
+from dl_course.training.process import seed_everything, threads
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -38,7 +38,7 @@ from dl_course import compose
 from dl_course.data import MNIST, DataModule, Split
 from dl_course.data.module import data_root
 from dl_course.mlp import MLP
-from dl_course.train import seed_everything, threads
+from dl_course.training.process import seed_everything, threads
 from experiments.performance.loops import bare_arm, course_arm, require_events
 from experiments.performance.timing import Row, interleaved, main
 
