@@ -11,11 +11,10 @@ import multiprocessing
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from importlib import import_module
 
 from dl_course.errors import ConfigError, suggest
 from experiments.performance import table
-from experiments.performance.timing import Row, show
+from experiments.performance.timing import Row, measure, show
 
 BENCHMARKS = ("mlp_epoch", "tiny_step", "linear_regression", "image_loader", "command_start")
 
@@ -54,11 +53,7 @@ def _chosen(names: Sequence[str]) -> list[str]:
 def _apart(name: str, rounds: int, quick: bool) -> list[Row]:
     """One benchmark in a process of its own: what another imported or left in memory does not matter."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(_measure, name, rounds, quick).result()
-
-
-def _measure(name: str, rounds: int, quick: bool) -> list[Row]:
-    return import_module(f"experiments.performance.{name}").measure(rounds, quick)
+        return process.submit(measure, name, rounds, quick).result()
 
 
 if __name__ == "__main__":

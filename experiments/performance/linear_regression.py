@@ -22,7 +22,7 @@ def mse(prediction: Tensor, target: Tensor) -> Tensor:
 def measure(rounds: int = 7, quick: bool = False) -> list[Row]:
     """One row: the training of `linear_cars` against a bare loop that also writes curves and a checkpoint."""
     epochs = 2 if quick else 100
-    config = compose("linear_cars", ["data.batch_size=50", f"trainer.max_epochs={epochs}", "model.metrics=[]"])
+    config = compose("linear_cars", ["data.batch_size=50", f"trainer.max_epochs={epochs}"])
     data = build_data(config)
     assert len(data.train_dataloader()) == 12
     times = interleaved(

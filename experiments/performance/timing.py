@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Literal
 
 Arm = Callable[[], Iterator[object]]
@@ -132,6 +133,11 @@ def show(rows: Sequence[Row]) -> None:
             if cell:
                 print(f"  {name.split(':')[0]:<22} {cell}")
         print(flush=True)
+
+
+def measure(name: str, rounds: int, quick: bool) -> list[Row]:
+    """The rows of the benchmark of that name."""
+    return import_module(f"experiments.performance.{name}").measure(rounds, quick)
 
 
 def main(measure: Callable[[int, bool], list[Row]], rounds: int = 7) -> None:
