@@ -46,7 +46,7 @@ class About(TypedDict, total=False):
 
 
 NODES = ("data", "model", "optimizer", "scheduler", "regularization", "trainer", "callbacks", "logger")
-"""The top-level keys that describe objects; beside them stand `experiment` and the fields of `training.process.Settings`."""
+"""The keys that describe objects; beside them stand `experiment` and the fields of `training.process.Settings`."""
 
 OPTIONAL = ("optimizer", "scheduler", "regularization")
 """Those that may be null."""
