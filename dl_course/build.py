@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from hydra.utils import get_class, instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -42,6 +43,28 @@ def build_data(config: DictConfig) -> Any:
 def build_model(config: DictConfig) -> Task:
     """Instantiate `config.model`, whose sizes may refer to the data's."""
     return _instantiate(_plain(config.model), "model")
+
+
+def check_fit(task: Task, data: Any) -> None:
+    """Pass two samples through the task, so that sizes that do not fit together are found before anything is written.
+
+    Weights, mode and random state stay as they were. Raises ConfigError with the shapes.
+    """
+    if not hasattr(data, "example"):
+        return
+    batch = data.example()
+    training = task.training
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            task.eval().step(batch)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        if isinstance(error, CourseError):
+            raise
+        shapes = ", ".join(f"{name} {tuple(part.shape)} {part.dtype}" for name, part in zip("xy", batch))
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"the model does not fit the data: {reason}\ntwo samples are {shapes}") from error
+    finally:
+        task.train(training)
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from dl_course.build import build, build_data, build_model, plain_config
+from dl_course.build import build, build_data, build_model, check_fit, plain_config
 from dl_course.check import check
 from dl_course.errors import ConfigError, RunError
 from dl_course.evaluate import evaluate, load, task_metrics
@@ -57,11 +57,13 @@ def train(config: DictConfig, *, folder: str | Path | None = None, overrides: Se
         plain = plain_config(config)
         if config.init_from:
             _start_from(task, config.init_from)
+        check_fit(task, data)
+        trainer_of(config, Path())  # an impossible one, such as a missing GPU, is refused before there is a folder
         if config.debug == "dry_run":
             return Run(Path(), {"parameters": _parameters(task)}, task)
         if run is None:
             run = Path(folder) if folder else runs.new_folder(plain["experiment"]["name"], config.seed)
-        probe(run)
+        probe(run, task)
         with log_file(run / runs.LOG):
             return _fit(config, plain, data, task, run, continuation.checkpoint)
 

@@ -142,6 +142,12 @@ class DataModule(LightningDataModule):
             self._normalised[name] = split
         return self._normalised[name]
 
+    def example(self) -> Split:
+        """Two training samples as a network sees them, the first and one with the largest target."""
+        x, y = self.raw("train")
+        chosen = torch.tensor([0, int(y.argmax())])
+        return Split(self.normalise(x[chosen]), y[chosen])
+
     def normalise(self, x: Tensor) -> Tensor:
         """New inputs in the data's own form (B, …) → what the network takes, float32."""
         self.setup()

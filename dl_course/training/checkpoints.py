@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from dl_course.errors import ConfigError, RunError
+from dl_course.training.ema import EMA
 from dl_course.training.interrupts import Interrupts
 from dl_course.training.metrics import higher_is_better
 
@@ -175,7 +176,7 @@ class Checkpoints(Checkpoint):
             self.best_value, self.best_step = value, trainer.global_step
             data = getattr(trainer, "datamodule", None)
             self._best = header(self.config, "best") | {
-                "state_dict": {name: tensor.detach().cpu().clone() for name, tensor in task.state_dict().items()},
+                "state_dict": _evaluated(trainer, task),
                 "data": data.state_dict() if data is not None else {},
                 "epoch": trainer.current_epoch,
                 "global_step": trainer.global_step,
@@ -261,6 +262,15 @@ class Checkpoints(Checkpoint):
         set_random_state(state_dict["random"])
 
 
+def _evaluated(trainer: Trainer, task: LightningModule) -> dict[str, torch.Tensor]:
+    """A copy of the weights that are evaluated: the moving average where there is one, else the task's own."""
+    callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+    averages: dict[str, torch.Tensor] = next(
+        (callback.average for callback in callbacks if isinstance(callback, EMA)), {}
+    )
+    return {name: averages.get(name, tensor).detach().cpu().clone() for name, tensor in task.state_dict().items()}
+
+
 def _keep(newest: Path, previous: Path) -> None:
     """Make `previous` another name of the file `newest`, without a moment in which either is missing."""
     link = previous.with_name(f".{previous.name}.{os.getpid()}.tmp")
@@ -272,13 +282,24 @@ def _keep(newest: Path, previous: Path) -> None:
     os.replace(link, previous)
 
 
-def probe(folder: str | Path) -> None:
-    """Create `folder` and write into it, so that a run that could not save is refused before its first step."""
+def probe(folder: str | Path, module: torch.nn.Module | None = None) -> None:
+    """Create `folder` and write into it, so that a run that could not save is refused before its first step.
+
+    module: what will be saved; raises RunError, too, if the disk has no room for its checkpoints: best, resume and the
+    one before, the latter two with up to two numbers of the optimiser's beside each weight.
+    """
     folder = Path(folder)
     trial = folder / f".probe.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         trial.write_bytes(b"\0" * 4096)
         trial.unlink()
+        free = shutil.disk_usage(folder).free
     except OSError as error:
         raise RunError(f"cannot write into {folder}: {error.strerror or error}") from error
+    weights = sum(t.nbytes for t in module.state_dict().values()) if module is not None else 0
+    needed = 8 * weights + 2**20  # and a megabyte for events and log
+    if free < needed:
+        raise RunError(
+            f"{folder}: {free / 2**20:.1f} MiB are free, the checkpoints of this model need {needed / 2**20:.1f}"
+        )

@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from dl_course.errors import RunError
 from dl_course.losses import LossName
 from dl_course.losses import loss as loss_named
+from dl_course.training.ema import EMA
 from dl_course.training.limits import total_steps
 from dl_course.training.meter import Meter
 from dl_course.training.metrics import METRICS, Metric, MetricName
@@ -135,6 +137,10 @@ class Task(LightningModule):
         """Where training stands, as curves: the epoch against the step, and the learning rate."""
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         return {"epoch": float(self.current_epoch + 1), "optimizer/lr": float(rate)}
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What the regularisation needs beside the loss: Lightning adds it to the Trainer's callbacks."""
+        return [] if self.regularization.ema is None else [EMA(self.regularization.ema)]
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer_factory(self.parameters())

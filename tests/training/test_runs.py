@@ -162,6 +162,7 @@ VARIANTS = {
     "workers": ["data.num_workers=2"],
     "schedule and accumulation": ["scheduler=cosine", "trainer.accumulate_grad_batches=2"],
     "a limit in steps": ["trainer.max_steps=45"],
+    "moving average": ["regularization.ema=0.9"],
     "augmentation": ["data.augment.rotation=10", "data.augment.translate=1"],
 }
 
