@@ -23,8 +23,13 @@ def facts_of(target: type) -> set[str]:
 
 
 def build_data(config: DictConfig) -> Any:
-    """Instantiate `config.data`; fill its open facts and check the stated ones against what was loaded."""
-    node = config.data
+    """Instantiate `config.data`; fill its open facts and check the stated ones against what was loaded.
+
+    What refers to a fact that was open is checked now, as everything else was before.
+    """
+    from dl_course.check import check
+
+    node, filled = config.data, False
     facts = [key for key in node if key in facts_of(get_class(node._target_))]
     arguments = {key: value for key, value in _plain(node).items() if key not in facts}
     data = _instantiate(arguments, "data")
@@ -35,8 +40,11 @@ def build_data(config: DictConfig) -> Any:
         found = list(found) if isinstance(found, tuple | list) else found
         if stated is None:
             OmegaConf.update(config, f"data.{key}", found, merge=False)
+            filled = True
         elif stated != found:
             raise ConfigError(f"data.{key}={stated}, but the data has {found}")
+    if filled:
+        check(config)
     return data
 
 

@@ -65,7 +65,8 @@ def check(config: DictConfig) -> None:
         raise ConfigError("\n".join(f"{key} has no value; type {key}=…" for key in missing[:4]))
     resolved = _resolve(config)
     settings = get_type_hints(Settings, include_extras=True)
-    problems: dict[Any, str] = {}
+    needed = [key for key in ("experiment", *NODES, *settings) if key not in OPTIONAL]
+    problems: dict[Any, str] = {key: f"the config needs the key '{key}'" for key in needed if key not in resolved}
     for key, value in resolved.items():
         if key in NODES and not _has_target(value) and not (value is None and key in OPTIONAL):
             problems[key] = f"{key}={_shown(value)}: expected a mapping with a _target_"
@@ -73,7 +74,7 @@ def check(config: DictConfig) -> None:
             for found in _node_problems(value, key):  # model.optimizer is optimizer: the shorter name is reported
                 problems[found.identity] = min(found.text, problems.get(found.identity, found.text), key=len)
         elif key in settings:
-            problems[key] = _value_problem(key, value, settings[key]) or ""
+            problems[key] = _too_early(key, value) or _value_problem(key, value, settings[key]) or ""
         elif key == "experiment":
             problems[key] = _about_problem(value) or ""
         else:
@@ -165,6 +166,11 @@ def _is_open(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(_is_open, value))
     return isinstance(value, str) and OPEN in value
+
+
+def _too_early(path: str, value: Any) -> str | None:
+    """A sentence where something that is needed before the data refers to what they will tell."""
+    return f"{path} refers to what is known only after the data have been read" if _is_open(value) else None
 
 
 def _has_target(value: Any) -> bool:
@@ -280,7 +286,8 @@ def _call_problems(node: dict[str, Any], path: str) -> Iterator[_Problem]:
             hint = get_type_hints(getattr(target, key).fget, include_extras=True).get("return", inspect.Parameter.empty)
             problem = None if value is None else _value_problem(f"{path}.{key}", value, hint)
         elif key in keys:
-            problem = _value_problem(f"{path}.{key}", value, hints.get(key, inspect.Parameter.empty))
+            problem = _too_early(f"{path}.{key}", value) if path == "data" else None
+            problem = problem or _value_problem(f"{path}.{key}", value, hints.get(key, inspect.Parameter.empty))
         elif open_ended and key != "_args_":
             problem = None
         else:

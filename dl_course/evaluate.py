@@ -43,7 +43,7 @@ def _rebuild(checkpoint: dict[str, Any]) -> Task:
     check(config)
     task = build_model(config)
     try:
-        task.load_state_dict(checkpoint["state_dict"])
+        task.load_state_dict(checkpoint["state_dict"], assign=True)  # in its own precision: float64 stays float64
     except RuntimeError as error:
         raise ConfigError(
             f"the checkpoint's weights do not fit its own configuration\n{str(error).splitlines()[1].strip()}"

@@ -73,8 +73,10 @@ def _fit(config: DictConfig, plain: dict[str, Any], data: Any, task: Any, run: P
     environment = runs.environment()
     log.info("%s", environment)
     (run / runs.METRICS).unlink(missing_ok=True)  # a finished run that is prolonged is no longer finished
+    runs.remove_unfinished(run)
     runs.write_text(run / runs.CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain)))
-    first_step = load_checkpoint(checkpoint)["global_step"] + 1 if checkpoint else None
+    # 0, too, replaces: a run that was killed before its first save may have drawn points of its curves.
+    first_step = load_checkpoint(checkpoint)["global_step"] + 1 if checkpoint else 0
     trainer = trainer_of(config, run, first_step)
     with closing(trainer.logger) if isinstance(trainer.logger, EventLogger) else nullcontext():
         began = time.monotonic()
@@ -85,7 +87,9 @@ def _fit(config: DictConfig, plain: dict[str, Any], data: Any, task: Any, run: P
             raise
         seconds = time.monotonic() - began
         trainer.strategy.barrier()  # the checkpoints are written by the first process
-        training = task_metrics(trainer, "train")
+        # Of a run that was stopped after its last step, the checkpoint knows; of one in other processes, the trainer.
+        training = {tag: value for tag, value in task.results.items() if tag.startswith("train/")}
+        training |= task_metrics(trainer, "train")
         steps, epochs = _position(run)
         task.load_state_dict(load_checkpoint(run / BEST)["state_dict"])
         evaluated = evaluate(task, data, trainer)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
@@ -48,7 +48,7 @@ class DataModule(LightningDataModule):
     eval_batch_size: Annotated[int, Ge(1)] | None = None
     num_workers: Annotated[int, Ge(0)] = 0
     seed: int = 0
-    split_seed: Annotated[int, Ge(0)] = 0
+    split_seed: Annotated[int, Ge(0), Lt(2**32)] = 0
     root: str | None = None
     verify: bool = False
 
@@ -176,8 +176,9 @@ class DataModule(LightningDataModule):
     def val_dataloader(self) -> BatchLoader:
         return self.loader("val")
 
-    def test_dataloader(self) -> BatchLoader:
-        return self.loader("test")
+    def test_dataloader(self) -> BatchLoader | None:
+        """Batches of the test split, or None where there is none."""
+        return self.loader("test") if "test" in self.splits else None
 
     def predict_dataloader(self) -> BatchLoader:
         return self.loader("test" if "test" in self.splits else "val")

@@ -268,6 +268,8 @@ class CSV(Tabular):
             if name not in frame.columns:
                 columns = ", ".join(frame.columns[:12]) + (", …" if len(frame.columns) > 12 else "")
                 raise ConfigError(f"{path} has no column '{name}'{suggest(name, frame.columns)}\n  columns: {columns}")
+        if self.target in self.ignore:
+            raise ConfigError(f"'{self.target}' is the target; it cannot be among the columns to ignore")
         rows = len(frame)
         if rows == 0:
             raise ConfigError(f"{path} has a header but no rows")

@@ -48,6 +48,8 @@ def build_callbacks(
     if progress and not os.environ.get("DL_COURSE_QUIET"):
         callbacks.append(Progress())
     if early_stopping is not None:
+        if monitor == "last":
+            raise ValueError(f"early_stopping={early_stopping} needs a metric to watch, got monitor={monitor}")
         mode = "max" if higher_is_better(monitor) else "min"
         callbacks.append(EarlyStopping(monitor, patience=early_stopping, mode=mode, check_finite=False))
     callbacks.append(Checkpoints(folder, config or {}, monitor, save_every))

@@ -28,7 +28,7 @@ from dl_course.training.interrupts import Interrupts
 from dl_course.training.metrics import higher_is_better
 
 FORMAT = 1
-BEST, RESUME, PREVIOUS = "best.ckpt", "resume.ckpt", "resume-previous.ckpt"
+BEST, RESUME, PREVIOUS, HELD = "best.ckpt", "resume.ckpt", "resume-previous.ckpt", ".resume-held.ckpt"
 
 
 def save_atomically(content: Mapping[str, Any], path: str | Path) -> None:
@@ -159,7 +159,7 @@ class Checkpoints(Checkpoint):
         self.best_step = 0
         self._best: dict[str, Any] | None = None  # improved since it was last written
         self._position: dict[str, Any] | None = None  # of the loader, from the checkpoint that is resumed
-        self._ended_mid_epoch = False
+        self._holds = False  # a state from the last step, in the midst of an epoch, that is to be the newest
         self._written = time.monotonic()
 
     # -- which weights are the best ----------------------------------------------------------------------------------
@@ -185,20 +185,35 @@ class Checkpoints(Checkpoint):
 
     # -- when they are written ---------------------------------------------------------------------------------------
 
-    def write(self, trainer: Trainer, mid_epoch_state_is_newest: bool = False) -> None:
+    def write(self, trainer: Trainer) -> None:
         """Write what changed, best first: should the program die in between, going on from the older state finds the
-        same best weights again. A run that ended in the midst of an epoch keeps the state from there: the end of the
-        epoch, which follows, would make a continuation skip the rest of its samples."""
+        same best weights again."""
+        self._write_best(trainer)
+        self._make_room(trainer)
+        trainer.save_checkpoint(self.folder / RESUME)
+        self._written = time.monotonic()
+
+    def _write_best(self, trainer: Trainer) -> None:
         if self._best is not None and trainer.is_global_zero:
             save_atomically(self._best, self.folder / BEST)
         self._best = None
-        if mid_epoch_state_is_newest:
-            return
-        resume, previous = self.folder / RESUME, self.folder / PREVIOUS
-        if trainer.is_global_zero and resume.is_file():
-            _keep(resume, previous)
-        trainer.save_checkpoint(resume)
-        self._written = time.monotonic()
+
+    def _make_room(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero and (self.folder / RESUME).is_file():
+            _keep(self.folder / RESUME, self.folder / PREVIOUS)
+
+    def _write_held(self, trainer: Trainer, task: LightningModule) -> None:
+        """The end of a run that a limit in steps ended in the midst of an epoch: best, and the state from there.
+
+        The state at the end of the epoch would make a continuation skip the rest of the epoch's samples. The state
+        from the last step became the newest only now, since validation and the best weights were still to come.
+        """
+        self._write_best(trainer)
+        if trainer.is_global_zero:
+            held = torch.load(self.folder / HELD, map_location="cpu", weights_only=True)
+            self._make_room(trainer)
+            save_atomically(held | {"results": dict(getattr(task, "results", {}))}, self.folder / RESUME)
+            (self.folder / HELD).unlink()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.interrupts.install()
@@ -221,9 +236,11 @@ class Checkpoints(Checkpoint):
             and batch_idx + 1 < trainer.num_training_batches
             and (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         ):
-            self.write(trainer)
-            self._ended_mid_epoch = ending
-            if not ending:
+            if ending:
+                trainer.save_checkpoint(self.folder / HELD)
+                self._holds = True
+            else:
+                self.write(trainer)
                 self.interrupts.leave()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -234,10 +251,11 @@ class Checkpoints(Checkpoint):
         if not self.monitor.startswith("val/"):
             self._consider(trainer, pl_module)
         last = trainer.should_stop or trainer.fit_loop.done
-        if last or self.interrupts.received or time.monotonic() - self._written > self.every_seconds:
-            self.write(trainer, mid_epoch_state_is_newest=self._ended_mid_epoch)
-            if not last:
-                self.interrupts.leave()
+        if self._holds:
+            self._write_held(trainer, pl_module)
+        elif last or self.interrupts.received or time.monotonic() - self._written > self.every_seconds:
+            self.write(trainer)
+        self.interrupts.leave()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.interrupts.remove()
@@ -268,7 +286,7 @@ def _evaluated(trainer: Trainer, task: LightningModule) -> dict[str, torch.Tenso
     averages: dict[str, torch.Tensor] = next(
         (callback.average for callback in callbacks if isinstance(callback, EMA)), {}
     )
-    return {name: averages.get(name, tensor).detach().cpu().clone() for name, tensor in task.state_dict().items()}
+    return {name: tensor.detach().cpu().clone() for name, tensor in {**task.state_dict(), **averages}.items()}
 
 
 def _keep(newest: Path, previous: Path) -> None:

@@ -77,8 +77,19 @@ def is_finished(folder: Path) -> bool:
 def write_text(path: Path, text: str) -> None:
     """Write a small file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files of a process that was killed while it wrote them."""
+    if is_first_process():
+        for temporary in folder.glob(".*.tmp"):
+            temporary.unlink(missing_ok=True)
 
 
 def write_metrics(folder: Path, values: Mapping[str, Any]) -> None:

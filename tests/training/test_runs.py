@@ -218,6 +218,21 @@ def test_a_finished_run_can_be_prolonged_as_if_it_had_been_longer_from_the_start
     assert weights(prolonged.path) == weights(reference.path)
 
 
+@pytest.mark.parametrize("limit", ["trainer.max_steps=21", "trainer.max_epochs=2"])
+def test_a_run_that_died_after_its_last_step_only_has_to_be_measured(limit, monkeypatch):
+    reference = dl.train(config(limit))
+
+    def dies(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["dl_course.train"], "evaluate", dies)
+        with pytest.raises(KeyboardInterrupt):
+            dl.train(config(limit), folder="died")
+    assert {p.name for p in Path("died").glob("*.ckpt")} == {"best.ckpt", "resume.ckpt"}
+    assert tagged(dl.train(config(limit, "resume=died")).metrics) == tagged(reference.metrics)
+
+
 def test_a_finished_run_is_left_alone(whole):
     path, metrics = whole
     before = {p.name: p.stat().st_mtime_ns for p in path.iterdir()}
