@@ -88,12 +88,12 @@ def test_setup_loads_once():
 def test_loaders_have_the_batch_sizes_asked_for():
     data = TwoMoons(batch_size=7, eval_batch_size=31)
     assert [len(next(iter(loader))[0]) for loader in (data.train_dataloader(), data.val_dataloader())] == [7, 31]
-    assert len(next(iter(TwoMoons(batch_size=7).test_dataloader()))[0]) == 7
+    assert len(next(iter(TwoMoons(batch_size=7).loader("test")))[0]) == 7
 
 
 def test_evaluation_keeps_the_order_of_the_split():
     data = BreastCancer(batch_size=17)
-    x, y = (torch.cat(parts) for parts in zip(*data.test_dataloader()))
+    x, y = (torch.cat(parts) for parts in zip(*data.loader("test")))
     assert torch.equal(x, data.tensors("test").x)
     assert torch.equal(y, data.raw("test").y)
 

@@ -296,8 +296,9 @@ def test_without_a_val_folder_it_comes_out_of_train_and_without_test_there_is_no
     fill(tmp_path / "train", 10)
     data = ImageFolder(root=str(tmp_path))
     assert {name: len(data.raw(name).x) for name in data.splits} == {"train": 16, "val": 4}
+    assert data.test_dataloader() is None
     with pytest.raises(ConfigError, match="no split 'test'"):
-        data.test_dataloader()
+        data.raw("test")
 
 
 def test_grey_pictures_cut_in_the_middle_and_turned_upright(tmp_path):

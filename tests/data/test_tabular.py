@@ -261,6 +261,7 @@ ROWS = "".join(f"{i},{i % 3}\n" for i in range(30))
         (table("a,y\n" + ROWS), {"path": "u.csv"}, r"no such file: .*u\.csv"),
         (table("a,price\n" + ROWS), {"target": "prise"}, "no column 'prise'; did you mean 'price'"),
         (table("a,y\n" + ROWS), {"ignore": ["b"]}, "no column 'b'"),
+        (table("a,y\n" + ROWS), {"ignore": ["y"]}, "'y' is the target"),
         (table(""), {}, "cannot be read"),
         (table("a,y\n"), {}, "no rows"),
         (table("a,y\n" + "1,\n" * 12), {}, "every value of the target 'y' is missing"),
