@@ -59,12 +59,21 @@ def _moments(prediction: Tensor, target: Tensor) -> Tensor:
     return torch.stack([(target - prediction).square().mean(), target.mean(), target.square().mean()])
 
 
+def _r2(moments: Tensor) -> Tensor:
+    """R² = 1 − Σ(y − ŷ)²/Σ(y − ȳ)²; of equal targets 1 if they are predicted exactly, else 0, as in scikit-learn."""
+    error, mean, square = moments
+    variance = square - mean.square()
+    if variance <= 1e-14 * square:  # rounding
+        return (error == 0).double()
+    return 1 - error / variance
+
+
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(correct),
     "top5": Metric(correct_in_top5),
     "mae": Metric(lambda p, y: (_aligned(p, y) - y).abs().mean(), higher_is_better=False),
     "rmse": Metric(lambda p, y: (_aligned(p, y) - y).square().mean(), torch.sqrt, higher_is_better=False),
-    "r2": Metric(_moments, lambda m: 1 - m[0] / (m[2] - m[1].square())),
+    "r2": Metric(_moments, _r2),
 }
 
 # Metrics of rooms that compute them in their own `step` rather than from a (prediction, target) pair.

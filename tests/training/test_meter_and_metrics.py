@@ -36,6 +36,13 @@ def test_regression_metrics_equal_scikit_learn(name, reference):
     )
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_r2_of_equal_targets_is_scikit_learn_s_and_stays_finite(shift):
+    target = torch.full((23,), 24300.3)  # a small table may well hold out rows with one value
+    expected = sklearn_metrics.r2_score(target.double().numpy(), (target + shift).double().numpy())
+    assert through_batches("r2", target + shift, target) == expected
+
+
 def test_classification_metrics_equal_scikit_learn():
     scores, target = torch.randn(23, 11), torch.randint(0, 11, (23,))
     expected = sklearn_metrics.accuracy_score(target, scores.argmax(-1))
