@@ -73,7 +73,8 @@ def _train(words: list[str], current: str) -> Iterable[str]:
         return _paths(current)
     key, equals, value = current.partition("=")
     if equals and key in ("resume", "init_from"):
-        return [f"{key}={place}" for place in ["latest", *_places(value)]]
+        latest = ["latest"] if key == "resume" else []
+        return [f"{key}={place}" for place in [*latest, *_places(value)]]
     return _hydra(words, current)
 
 

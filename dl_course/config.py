@@ -165,7 +165,8 @@ def _unreadable(override: str, loader: Loader) -> str:
     if "=" not in override:
         if override in experiment_names():
             return f"'{override}' is no key=value; did you mean 'experiment={override}'?"
-        near = suggest(override, [*experiment_names(), *_keys(loader, [])])
+        keys = _keys(loader, [])
+        near = f"; type {override}=…" if override in keys else suggest(override, [*experiment_names(), *keys])
         return f"'{override}' is no key=value{near}\nexample: dl-course train experiment=mlp_digits optimizer.lr=0.01"
     return (
         f"cannot read '{override}': its value is no number, word, [list] or {{key: value}}\n"

@@ -50,6 +50,8 @@ def _sentences(error: Exception) -> list[str]:
         return [f"error: the disk is full{_at(error)}"]
     if isinstance(error, PermissionError):
         return [f"error: no permission{_at(error)}"]
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return [f"error: cannot write, the disk is read-only{_at(error)}"]
     lines = [line.rstrip() for line in str(error).splitlines() if line.strip()]
     hint = "the traceback: set HYDRA_FULL_ERROR=1 and run it again"
     return [f"error: {type(error).__name__}: {lines[0] if lines else 'no message'}", *lines[1:3], hint]

@@ -146,6 +146,7 @@ def test_a_checkout_and_a_wheel_find_their_configs(tmp_path):
         ("mlp_digits", ["model.net.hiden=[3]"], "model.net has no key 'hiden'; did you mean 'hidden'?"),
         ("mlp_digits", ["scheduler=none", "scheduler.final=0.1"], "scheduler is null"),
         ("mlp_digits", ["mlp_moons"], "did you mean 'experiment=mlp_moons'?"),
+        ("mlp_digits", ["seed"], "'seed' is no key=value; type seed=…"),
         ("mlp_digits", ["seed=1,2"], "add -m"),
         ("mlp_digits", ["optimizer.lr=[1"], "cannot read 'optimizer.lr=[1'"),
         ("mlp_digits", ["+optimizer.lr=1"], "already at 'optimizer.lr'"),

@@ -212,6 +212,7 @@ def raising(error):
     [
         (OSError(28, "No space left on device", "runs/x"), 1, "error: the disk is full: runs/x"),
         (PermissionError(13, "Permission denied", "runs/x"), 1, "error: no permission: runs/x"),
+        (OSError(30, "Read-only file system", "runs"), 1, "error: cannot write, the disk is read-only: runs"),
         (RuntimeError("first\nsecond\nthird\nfourth"), 1, "error: RuntimeError: first\nsecond\nthird\n"),
         (ValueError(""), 1, "error: ValueError: no message"),
         (KeyboardInterrupt(), 130, "interrupted"),

@@ -64,6 +64,7 @@ def test_runs_and_paths_are_offered(empty_folder):
     inside = words("dl-course eval runs/mlp_digits/20260101-120000-0/b")
     assert inside == ["runs/mlp_digits/20260101-120000-0/best.ckpt"]
     assert "resume=latest" in words("dl-course train resume=")
+    assert "init_from=latest" not in words("dl-course train init_from="), "it takes a run or a checkpoint"
     assert len(words("dl-course train resume=runs/mlp")) >= 2
     (empty_folder / "mine" / "experiment").mkdir(parents=True)
     (empty_folder / "mine" / "experiment" / "own.yaml").write_text("# @package _global_\ndefaults: [mlp_moons]\n")
