@@ -34,7 +34,7 @@ def continued(config: DictConfig, overrides: Sequence[str] | None = None) -> Con
 
     The configuration is the run's own; from `config` come only the keys in `MAY_CHANGE`. overrides: the words that the
     user typed, to compare just what they name (`dl-course train resume=<run>` need not repeat the rest); without them
-    every key is compared. Raises ConfigError with the differing keys.
+    every key is compared. Raises ConfigError with the differing keys, or if the run is longer already than it shall be.
     """
     if not config.get("resume"):
         return Continuation(None, config)
@@ -74,8 +74,28 @@ def continued(config: DictConfig, overrides: Sequence[str] | None = None) -> Con
     for key in MAY_CHANGE:
         if overrides is None or any(_under(flat_key, [key]) for flat_key in touched):
             OmegaConf.update(stored, key, OmegaConf.select(config, key), merge=False, force_add=True)
-    prolonged = before != [OmegaConf.select(stored, limit) for limit in limits]
+    after = [OmegaConf.select(stored, limit) for limit in limits]
+    _refuse_too_short(run, stored, checkpoint)
+    prolonged = before != after
+    if prolonged and checkpoint is not None:
+        for limit, asked, done in zip(limits, after, _done(checkpoint)):
+            if isinstance(asked, int) and asked < done:
+                raise ConfigError(f"resume={run}: {limit}={asked}, but {done} are behind it already")
     return Continuation(run, stored, checkpoint, finished=runs.is_finished(run) and not prolonged)
+
+
+def _refuse_too_short(run: Path, config: DictConfig, checkpoint: Path | None) -> None:
+    """Raise ConfigError if the run is beyond its limits already."""
+    if checkpoint is None:
+        return
+    state = load_checkpoint(checkpoint)
+    epochs = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    for name, done, limit in (
+        ("max_epochs", epochs, config.trainer.max_epochs),
+        ("max_steps", state["global_step"], config.trainer.max_steps),
+    ):
+        if limit is not None and limit < done:
+            raise ConfigError(f"resume={run}: trainer.{name}={limit}, but the run has {done} {name[4:]} already")
 
 
 def _under(key: str, prefixes: Iterable[str]) -> bool:
@@ -87,6 +107,12 @@ def _flat(config: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return flat({str(key): value for key, value in container.items()})
+
+
+def _done(checkpoint: Path) -> tuple[int, int]:
+    """The whole epochs and the optimiser steps that a run has behind it."""
+    content = load_checkpoint(checkpoint)
+    return content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"], content["global_step"]
 
 
 def _stored(run: Path, checkpoint: Path | None) -> DictConfig | None:
