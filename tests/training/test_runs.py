@@ -250,6 +250,12 @@ def test_resume_under_another_configuration_is_refused_with_the_keys(whole):
         dl.train(other, overrides=["experiment=softmax_digits"])
 
 
+@pytest.mark.parametrize("limit", ["trainer.max_epochs=2", "trainer.max_steps=50"])
+def test_a_limit_below_what_is_done_is_refused_with_both_numbers(whole, limit):
+    with pytest.raises(ConfigError, match=rf"{limit}, but the run has (3 epochs|51 steps) already"):
+        dl.train(config(f"resume={whole[0]}", limit))
+
+
 def test_a_damaged_state_is_named_and_the_older_one_can_be_taken(whole, monkeypatch):
     run = dl.train(config("callbacks.save_every=0")).path
     state = run / "resume.ckpt"
