@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import torch
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le, Lt
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
@@ -46,7 +46,7 @@ class DataModule(LightningDataModule):
 
     batch_size: Annotated[int, Ge(1)] = 64
     eval_batch_size: Annotated[int, Ge(1)] | None = None
-    num_workers: Annotated[int, Ge(0)] = 0
+    num_workers: Annotated[int, Ge(0), Le(64)] = 0
     seed: int = 0
     split_seed: Annotated[int, Ge(0), Lt(2**32)] = 0
     root: str | None = None

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from dl_course.training.trainer import Precision
 
@@ -24,7 +24,7 @@ class Settings:
     """The scalars at the top of a configuration: their types and ranges."""
 
     seed: Annotated[int, Ge(0)] = 0
-    threads: Annotated[int, Ge(1)] = 1
+    threads: Annotated[int, Ge(1), Le(256)] = 1
     precision: Precision = "32-true"
     resume: str | None = None
     init_from: str | None = None
