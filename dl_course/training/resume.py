@@ -74,13 +74,8 @@ def continued(config: DictConfig, overrides: Sequence[str] | None = None) -> Con
     for key in MAY_CHANGE:
         if overrides is None or any(_under(flat_key, [key]) for flat_key in touched):
             OmegaConf.update(stored, key, OmegaConf.select(config, key), merge=False, force_add=True)
-    after = [OmegaConf.select(stored, limit) for limit in limits]
+    prolonged = before != [OmegaConf.select(stored, limit) for limit in limits]
     _refuse_too_short(run, stored, checkpoint)
-    prolonged = before != after
-    if prolonged and checkpoint is not None:
-        for limit, asked, done in zip(limits, after, _done(checkpoint)):
-            if isinstance(asked, int) and asked < done:
-                raise ConfigError(f"resume={run}: {limit}={asked}, but {done} are behind it already")
     return Continuation(run, stored, checkpoint, finished=runs.is_finished(run) and not prolonged)
 
 
@@ -107,12 +102,6 @@ def _flat(config: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return flat({str(key): value for key, value in container.items()})
-
-
-def _done(checkpoint: Path) -> tuple[int, int]:
-    """The whole epochs and the optimiser steps that a run has behind it."""
-    content = load_checkpoint(checkpoint)
-    return content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"], content["global_step"]
 
 
 def _stored(run: Path, checkpoint: Path | None) -> DictConfig | None:
