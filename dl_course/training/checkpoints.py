@@ -22,7 +22,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from dl_course.errors import ConfigError, RunError
+from dl_course.errors import ConfigError, RunError, suggest
 from dl_course.training.ema import EMA
 from dl_course.training.interrupts import Interrupts
 from dl_course.training.metrics import higher_is_better
@@ -140,7 +140,7 @@ class Checkpoints(Checkpoint):
 
     monitor: a tag such as `val/loss`; whether up or down is better follows from the metric's name. `last` keeps the
     newest weights, for problems that are solved to convergence.
-    Raises RunError if the monitored metric does not exist at the end of an epoch.
+    Raises ConfigError if the monitored metric does not exist at the end of an epoch.
     """
 
     def __init__(
@@ -167,9 +167,9 @@ class Checkpoints(Checkpoint):
     def _consider(self, trainer: Trainer, task: LightningModule) -> None:
         results = getattr(task, "results", {}) | {"last": -trainer.global_step}
         if self.monitor not in results:
-            raise RunError(
-                f"callbacks.monitor={self.monitor} was not computed; "
-                f"available: {', '.join(sorted(results)) or 'nothing'}"
+            near = suggest(self.monitor, results)
+            raise ConfigError(
+                f"callbacks.monitor={self.monitor} was not computed{near}\navailable: {', '.join(sorted(results))}"
             )
         value = self.sign * results[self.monitor]
         if value < self.best_value:

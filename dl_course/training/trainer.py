@@ -61,6 +61,8 @@ def build_trainer(
     shard themselves over processes, so that the order of samples does not depend on how many there are.
     """
     quieten()
+    if check_val_every_n_epoch > max_epochs:
+        raise ValueError(f"check_val_every_n_epoch={check_val_every_n_epoch} is never reached: max_epochs={max_epochs}")
     return Trainer(
         max_epochs=max_epochs,
         accelerator=accelerator,

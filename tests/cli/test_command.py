@@ -122,6 +122,10 @@ BAD_INPUT = [
     (["train", "optimizer.lr=0"], "expected a number > 0"),
     (["train", "--dry-run", "seed=-1"], "expected an integer >= 0"),
     (["train", "data.seed=${sed}"], "data.seed refers to ${sed}, which is not in the config; did you mean 'seed'?"),
+    (
+        ["train", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=3"],
+        "trainer: check_val_every_n_epoch=3 is never",
+    ),
     (["train", "model=null"], "model=null: expected a mapping with a _target_"),
     (["train", "experiment=[mlp_moons]"], "experiment.name=null: expected text"),
     (["train", "-p", "optimizer"], "--package goes with --cfg"),

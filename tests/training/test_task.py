@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dl_course.data import BatchLoader
-from dl_course.errors import RunError
+from dl_course.errors import ConfigError, RunError
 from dl_course.training import Regularization, Supervised, Task, build_callbacks, build_logger, build_trainer
 
 
@@ -117,8 +117,13 @@ def test_monitoring_what_is_not_computed_is_an_error_that_lists_what_is(tmp_path
     train, val = loaders()
     callbacks = build_callbacks(folder=str(tmp_path), config={}, progress=False, monitor="val/r2")
     trainer = build_trainer(max_epochs=1, accelerator="cpu", callbacks=callbacks, folder=str(tmp_path))
-    with pytest.raises(RunError, match="val/r2 was not computed; available: last, val/loss"):
+    with pytest.raises(ConfigError, match=r"val/r2 was not computed\navailable: last, val/loss"):
         trainer.fit(Supervised(nn.Linear(5, 3)), train, val)
+
+
+def test_a_validation_that_would_never_come_is_refused():
+    with pytest.raises(ValueError, match="check_val_every_n_epoch=3 is never reached: max_epochs=2"):
+        build_trainer(max_epochs=2, check_val_every_n_epoch=3, accelerator="cpu")
 
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path):
