@@ -72,6 +72,8 @@ def _fit(config: DictConfig, plain: dict[str, Any], data: Any, task: Any, run: P
     """Everything that happens inside a run folder. checkpoint: where to go on from, None at the beginning."""
     environment = runs.environment()
     log.info("%s", environment)
+    for note in getattr(data, "notes", ()):
+        _say(f"note: {note}")
     (run / runs.METRICS).unlink(missing_ok=True)  # a finished run that is prolonged is no longer finished
     runs.remove_unfinished(run)
     runs.write_text(run / runs.CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain)))

@@ -13,6 +13,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+import dl_course as dl
 from dl_course.data import CSV, BreastCancer, CarPrices, Diabetes, TwoMoons, car_prices
 from dl_course.data.tabular import CAR_BIAS, CAR_WEIGHTS, TableEncoder
 from dl_course.errors import ConfigError
@@ -281,3 +282,15 @@ def test_what_is_wrong_with_a_csv_is_said_in_a_few_lines(tmp_path, make, options
     with pytest.raises(ConfigError, match=message) as error:
         CSV(**options).setup()
     assert len(str(error.value).splitlines()) <= 5
+
+
+def test_a_run_tells_what_was_left_out_of_the_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DL_COURSE_QUIET", raising=False)
+    table("a,same,y\n" + "".join(f"{i},7,{i * i if i % 5 else ''}\n" for i in range(30)))(tmp_path)
+    overrides = ["data.path=t.csv", "data.target=y", "trainer.max_epochs=1", "callbacks.progress=false"]
+    run = dl.train(dl.compose("linear_csv", overrides))
+    said = "note: left out 6 of 30 rows without a target\nnote: left out column 'same': one value only\n"
+    assert capsys.readouterr().err == said
+    log = (run.path / "train.log").read_text()
+    assert all(line in log for line in said.splitlines())
