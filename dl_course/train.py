@@ -21,6 +21,7 @@ from dl_course.errors import ConfigError, RunError
 from dl_course.evaluate import evaluate, load, task_metrics
 from dl_course.training import runs
 from dl_course.training.checkpoints import BEST, RESUME, load_checkpoint, probe
+from dl_course.training.interrupts import leaving_at_once
 from dl_course.training.process import log, log_file, seed_everything, threads
 from dl_course.training.resume import continued
 from dl_course.training.tensorboard import EventLogger, hyperparameters
@@ -64,8 +65,12 @@ def train(config: DictConfig, *, folder: str | Path | None = None, overrides: Se
         if run is None:
             run = Path(folder) if folder else runs.new_folder(plain["experiment"]["name"], config.seed)
         probe(run, task)
-        with log_file(run / runs.LOG):
-            return _fit(config, plain, data, task, run, continuation.checkpoint)
+        with log_file(run / runs.LOG), leaving_at_once():
+            try:
+                return _fit(config, plain, data, task, run, continuation.checkpoint)
+            except SystemExit:
+                _say(f"stopped after a signal; go on with: dl-course train resume={run}")
+                raise
 
 
 def _fit(config: DictConfig, plain: dict[str, Any], data: Any, task: Any, run: Path, checkpoint: Path | None) -> Run:
@@ -82,11 +87,7 @@ def _fit(config: DictConfig, plain: dict[str, Any], data: Any, task: Any, run: P
     trainer = trainer_of(config, run, first_step)
     with closing(trainer.logger) if isinstance(trainer.logger, EventLogger) else nullcontext():
         began = time.monotonic()
-        try:
-            trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        except SystemExit:
-            _say(f"stopped after a signal, saved; go on with: dl-course train resume={run}")
-            raise
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         seconds = time.monotonic() - began
         trainer.strategy.barrier()  # the checkpoints are written by the first process
         # Of a run that was stopped after its last step, the checkpoint knows; of one in other processes, the trainer.

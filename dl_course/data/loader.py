@@ -7,6 +7,7 @@ cannot change a bit of what a model sees, and the position in an epoch is one in
 from __future__ import annotations
 
 import hashlib
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -201,6 +202,7 @@ class BatchLoader:
                 num_workers=self.num_workers,
                 persistent_workers=True,
                 multiprocessing_context=context,
+                worker_init_fn=_leave_signals_to_the_program,
                 generator=torch.Generator(),
             )
         assert self._workers is not None
@@ -227,6 +229,12 @@ class _Pending:
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
         return self.keys
+
+
+def _leave_signals_to_the_program(worker: int) -> None:
+    """Ctrl-C in a terminal, and `timeout`, strike the workers too; but the program saves first, and then ends them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _rank_and_world() -> tuple[int, int]:

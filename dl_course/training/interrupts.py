@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -23,11 +25,8 @@ class Interrupts:
         self._before: dict[int, Any] = {}
 
     def install(self) -> None:
-        """Take over both signals (in the main thread: Python allows it nowhere else), until `remove`."""
-        requeue = SLURMEnvironment.detect() and SLURMEnvironment().auto_requeue
-        if threading.current_thread() is threading.main_thread() and not requeue:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+        """Take over both signals, until `remove`."""
+        self._before = _handle(self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received:
@@ -42,6 +41,36 @@ class Interrupts:
 
     def remove(self) -> None:
         """Give both signals back to whoever had them before."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
+        _give_back(self._before)
+        self._before = {}
+
+
+@contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """Before and after the training itself there is nothing to save: either signal ends the program, with its code.
+
+    Without this, Lightning would evaluate to the end after a SIGTERM, and turn a Ctrl-C into exit code 1.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = _handle(leave)
+    try:
+        yield
+    finally:
+        _give_back(before)
+
+
+def _handle(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Let `handler` have both signals, where it can: in the main thread (Python allows it nowhere else), and not under
+    SLURM's requeueing. Returns who had them before."""
+    requeue = SLURMEnvironment.detect() and SLURMEnvironment().auto_requeue
+    if requeue or threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+
+
+def _give_back(before: dict[int, Any]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -6,23 +6,14 @@ its point, and its run is resumed in another process and compared with a run tha
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import multiprocessing
-import os
 import signal
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import dl_course as dl
-from dl_course.training import Supervised, checkpoints, load_checkpoint
+from tests.reliability.children import ended, members, outcome, said, start
 
 pytestmark = [
     pytest.mark.slow,
@@ -43,11 +34,6 @@ EXPERIMENTS = {
         "callbacks.monitor=val/accuracy", "scheduler=exponential", "callbacks.graph=false",
     ],
 }  # fmt: skip
-
-IMPORTED_LATER = [
-    "dl_course.train", "dl_course.config", "dl_course.data", "dl_course.mlp", "dl_course.optim", "dl_course.regression",
-    "dl_course.training.views", "sklearn.datasets", "sklearn.model_selection", "torch.utils.tensorboard",
-]  # fmt: skip
 
 POINTS = [  # experiment, workers, seconds between saves, place, which visit to that place
     ("mlp_digits", 0, 0, "begin", 1),  # nothing was saved
@@ -85,142 +71,15 @@ POINTS = [  # experiment, workers, seconds between saves, place, which visit to 
 ]
 
 
-# -- in the child ------------------------------------------------------------------------------------------------------
-
-
-def child(folder: Path, words: Sequence[str], place: str | None, visit: int) -> None:
-    """Train in `folder`; die at the given visit to `place`."""
-    os.setpgid(0, 0)  # its worker processes are those of its group
-    os.chdir(folder)
-    with open("output.txt", "a") as output:
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
-    if place is not None:
-        plant(place, visit)
-    experiment, *overrides = words
-    dl.train(dl.compose(experiment, [*overrides, "callbacks.progress=false"]))
-
-
-def die() -> None:
-    Path("members.txt").write_text(str(len(members(os.getpid()))))
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def plant(place: str, visit: int) -> None:
-    """Make the program die when it comes to `place` for the visit-th time."""
-    visits = 0
-
-    def arrived() -> bool:
-        nonlocal visits
-        visits += 1
-        return visits == visit
-
-    def killing(owner: Any, name: str, after: bool = False, of: Callable[..., bool] = lambda *_: True) -> None:
-        original = getattr(owner, name)
-
-        def deadly(*arguments: Any, **options: Any) -> Any:
-            here = of(*arguments) and arrived()
-            if here and not after:
-                die()
-            result = original(*arguments, **options)
-            if here:
-                die()
-            return result
-
-        setattr(owner, name, deadly)
-
-    def half_written(content: Any, file: Any) -> None:
-        buffer = io.BytesIO()
-        save(content, buffer)
-        if arrived():
-            file.write(buffer.getvalue()[: buffer.tell() // 2])
-            file.flush()
-            die()
-        file.write(buffer.getvalue())
-
-    save = torch.save
-    if place == "within a write":
-        checkpoints.torch.save = half_written
-    elif place == "metrics":
-        killing(os, "replace", of=lambda _, target: Path(target).name == "metrics.json")
-    elif place in ("before a rename", "after a rename"):
-        killing(os, "replace", after=place.startswith("after"))
-    elif place == "begin":
-        killing(checkpoints.Checkpoints, "on_train_start")
-    elif place == "optimizer":
-        killing(Supervised, "optimizer_step", after=True)
-    else:
-        names = {"step": "training_step", "validation": "validation_step", "evaluation": "test_step"}
-        killing(Supervised, names[place])
-
-
-def members(group: int) -> list[int]:
-    """The living processes of a process group."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
-        except OSError:  # gone
-            continue
-        if int(its_group) == group and state not in "ZX":
-            found.append(int(stat.parent.name))
-    return found
-
-
-# -- in the test -------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
-def start():
-    """Start a child in a folder → its process, from a server that has imported what it needs."""
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([__name__, *IMPORTED_LATER])
-
-    def started(folder: Path, words: Sequence[str], place: str | None = None, visit: int = 0):
-        folder.mkdir(parents=True, exist_ok=True)
-        process = server.Process(target=child, args=(folder, words, place, visit))
-        process.start()
-        return process
-
-    return started
-
-
-def ended(process: Any) -> int:
-    """The exit code of a child that must end by itself."""
-    process.join(100)
-    assert process.exitcode is not None, "a child hangs"
-    return process.exitcode
-
-
-def outcome(folder: Path) -> dict[str, Any]:
-    """All that two runs are compared by: weights, metrics, curves."""
-    (run,) = (folder / "runs").glob("*/*")
-    metrics = json.loads((run / "metrics.json").read_text())
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    return {
-        "weights": {name: digest(run / name) for name in ("best.ckpt", "resume.ckpt")},
-        "metrics": {key: value for key, value in metrics.items() if "/" in key or key in ("steps", "epochs")},
-        "curves": {
-            tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]
-        },
-        "files": sorted(path.name for path in run.iterdir() if "tfevents" not in path.name),
-    }
-
-
-def digest(path: Path) -> str:
-    state = load_checkpoint(path)["state_dict"]
-    return hashlib.sha256(b"".join(name.encode() + state[name].numpy().tobytes() for name in sorted(state))).hexdigest()
-
-
-@pytest.fixture(scope="module")
-def undisturbed(start, tmp_path_factory) -> dict[str, dict[str, Any]]:
+def undisturbed(tmp_path_factory) -> dict[str, dict[str, Any]]:
     """The outcome of each experiment when nothing happens."""
     root = tmp_path_factory.mktemp("undisturbed")
     found = {}
     for name, overrides in EXPERIMENTS.items():
-        assert ended(start(root / name, [name, *overrides])) == 0, (root / name / "output.txt").read_text()
+        assert ended(start(root / name, [name, *overrides])) == 0, said(root / name)
         found[name] = outcome(root / name)
-        found[name]["files"].append("resume-previous.ckpt")  # there if there was more than one save
+        found[name]["files"].add("resume-previous.ckpt")  # there if there was more than one save
     return found
 
 
@@ -232,15 +91,15 @@ def words_of(point: tuple) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def killed(start, tmp_path_factory) -> dict[tuple, Path]:
+def killed(tmp_path_factory) -> dict[tuple, Path]:
     """The folders of all runs, each killed at its point; two at a time. No worker process outlives them."""
     root = tmp_path_factory.mktemp("killed")
     folders = {point: root / str(number) for number, point in enumerate(POINTS)}
     groups = {}
     for pair in pairs():
-        processes = {point: start(folders[point], words_of(point), *point[3:]) for point in pair}
+        processes = {point: start(folders[point], words_of(point), (*point[3:], signal.SIGKILL)) for point in pair}
         for point, process in processes.items():
-            assert ended(process) == -signal.SIGKILL, f"{point}:\n{(folders[point] / 'output.txt').read_text()}"
+            assert ended(process) == -signal.SIGKILL, f"{point}:\n{said(folders[point])}"
             groups[point] = process.pid
     deadline = time.monotonic() + 15  # workers look every five seconds whether the program is still there
     while (left := [point for point, group in groups.items() if members(group)]) and time.monotonic() < deadline:
@@ -257,7 +116,7 @@ def killed(start, tmp_path_factory) -> dict[tuple, Path]:
 
 
 @pytest.fixture(scope="module")
-def resumed(start, killed) -> dict[tuple, int]:
+def resumed(killed) -> dict[tuple, int]:
     """The exit codes of the resumed runs. They begin in a later second than the killed ones did: TensorBoard orders
     the files of a run by that second."""
     time.sleep(1)
@@ -275,9 +134,9 @@ def pairs() -> list[tuple]:
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: " ".join(map(str, point)))
 def test_a_killed_run_that_is_resumed_ends_like_one_that_was_not(point, killed, undisturbed, resumed):
     folder = killed[point]
-    assert resumed[point] == 0, (folder / "output.txt").read_text()
+    assert resumed[point] == 0, said(folder)
     found, expected = outcome(folder), undisturbed[point[0]]
     assert found["weights"] == expected["weights"]
     assert found["metrics"] == expected["metrics"]
     assert found["curves"] == expected["curves"]
-    assert set(found["files"]) <= set(expected["files"]), "something half-made is left"
+    assert found["files"] <= expected["files"], "something half-made is left"
