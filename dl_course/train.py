@@ -203,6 +203,7 @@ def summary(metrics: dict[str, Any]) -> Any:
     table = Table(
         "", *stages, title=f"{metrics['epochs']} epochs, {metrics['steps']} steps, {metrics['seconds']:.1f} s"
     )
+    table.caption = None if "test" in stages else "no test split"
     for name in names:
         table.add_row(name, *(_number(metrics.get(f"{stage}/{name}")) for stage in stages))
     return table

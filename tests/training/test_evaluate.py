@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
@@ -40,6 +41,7 @@ def test_without_a_test_split_there_are_no_test_metrics(tmp_path):
     run = dl.train(dl.compose("mlp_folder", [*SMALL, "data.root=photos", "data.image_size=5"]))
     stages = {tag.split("/")[0] for tag in json.loads((run.path / "metrics.json").read_text()) if "/" in tag}
     assert stages == {"train", "val"}
+    assert sys.modules["dl_course.train"].summary(run.metrics).caption == "no test split"
     assert evaluate.run_command(str(run.path)) == {tag: run.metrics[tag] for tag in ("val/loss", "val/accuracy")}
     with pytest.raises(ConfigError, match="no such split"):
         evaluate.run_command(str(run.path), "test")
