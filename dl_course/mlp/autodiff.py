@@ -62,7 +62,8 @@ class Variable:
         )
 
     def __pow__(self, n: float) -> Variable:
-        return Variable(self.value**n, op=f"^{n:g}", edges=[Edge(self, lambda g: g * n * self.value ** (n - 1))])
+        slope = (lambda g: g * n * self.value ** (n - 1)) if n else np.zeros_like  # x⁰ is constant, at 0 too
+        return Variable(self.value**n, op=f"^{n:g}", edges=[Edge(self, slope)])
 
     def __matmul__(self, other: Any) -> Variable:
         """Matrix product of (…, m, k) and (…, k, n): ∂L/∂A = G Bᵀ, ∂L/∂B = Aᵀ G."""

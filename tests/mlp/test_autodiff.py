@@ -64,6 +64,8 @@ def test_log_and_powers():
     agree(lambda v: v.log(), torch.log, x)
     for n in (-2, 0.5, 3):
         agree(lambda v, n=n: v**n, lambda t, n=n: t**n, x)
+    for n in (0, 1, 2):
+        agree(lambda v, n=n: v**n, lambda t, n=n: t**n, np.array([-1.5, 0.0, 2.0]))
 
 
 @pytest.mark.parametrize("name", ["sum", "mean", "max"])
