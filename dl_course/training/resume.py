@@ -14,7 +14,15 @@ from dl_course.training import runs
 from dl_course.training.checkpoints import PREVIOUS, RESUME, load_checkpoint
 from dl_course.training.tensorboard import flat
 
-MAY_CHANGE = ("trainer.max_epochs", "trainer.max_steps", "data.root", "threads", "logger", "callbacks.progress")
+VIEWS = ("progress", "graph", "histograms", "images", "confusion", "misclassified", "views_every")
+MAY_CHANGE = (
+    "trainer.max_epochs",
+    "trainer.max_steps",
+    "data.root",
+    "threads",
+    "logger",
+    *(f"callbacks.{name}" for name in VIEWS),
+)
 """What may differ between a run and its continuation; anything else would make it another experiment."""
 
 
@@ -38,7 +46,7 @@ def continued(config: DictConfig, overrides: Sequence[str] | None = None) -> Con
     """
     if not config.get("resume"):
         return Continuation(None, config)
-    run = runs.latest(config.experiment.name) if config.resume == "latest" else Path(config.resume)
+    run = runs.latest(config.experiment.name) if config.resume == "latest" else Path(str(config.resume))
     checkpoint = next((run / name for name in (RESUME, PREVIOUS) if (run / name).is_file()), None)
     if run.is_file():  # a checkpoint itself, such as the older one where the newest is damaged
         run, checkpoint = run.parent, run
@@ -67,7 +75,7 @@ def continued(config: DictConfig, overrides: Sequence[str] | None = None) -> Con
         more = f" and {len(different) - 4} more" if len(different) > 4 else ""
         raise ConfigError(
             f"resume={run}: the run has another configuration: {shown}{more}\n"
-            f"only {', '.join(MAY_CHANGE)} may change; init_from={run} starts a new run from its weights"
+            f"only {', '.join(MAY_CHANGE[:4])} and what is logged may change; init_from={run} starts a new run from its weights"
         )
     limits = ("trainer.max_epochs", "trainer.max_steps")
     before = [OmegaConf.select(stored, limit) for limit in limits]
