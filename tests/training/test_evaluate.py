@@ -12,6 +12,7 @@ from PIL import Image
 import dl_course as dl
 from dl_course import evaluate
 from dl_course.errors import ConfigError
+from dl_course.training import load_checkpoint
 
 SMALL = ["trainer.max_epochs=1", "callbacks.progress=false"]
 
@@ -45,3 +46,12 @@ def test_without_a_test_split_there_are_no_test_metrics(tmp_path):
     assert evaluate.run_command(str(run.path)) == {tag: run.metrics[tag] for tag in ("val/loss", "val/accuracy")}
     with pytest.raises(ConfigError, match="no such split"):
         evaluate.run_command(str(run.path), "test")
+
+
+def test_what_a_run_reports_is_its_best_checkpoint_not_its_last():
+    run = dl.train(dl.compose("mlp_moons", [*SMALL, "trainer.max_epochs=9", "optimizer=lbfgs", "data.n=50"]))
+    best, last = (load_checkpoint(run.path / name) for name in ("best.ckpt", "resume.ckpt"))
+    assert best["global_step"] < last["global_step"], "fifty points were to be overfitted"
+    assert run.metrics["val/loss"] == best["monitor"]["value"] < last["results"]["val/loss"]
+    assert evaluate.run_command(str(run.path))["test/loss"] == run.metrics["test/loss"]
+    assert all(torch.equal(run.model.state_dict()[name], tensor) for name, tensor in best["state_dict"].items())
