@@ -30,7 +30,7 @@ def cosine(
 
     factor = final + (1 − final)·(1 + cos πs)/2, s from 0 at the end of the warm-up to 1 at T.
     """
-    rise = round(warmup * total_steps)
+    rise = min(round(warmup * total_steps), total_steps - 1)
 
     def factor(t: int) -> float:
         if t < rise:

@@ -124,3 +124,8 @@ def test_the_yaml_names_every_knob_and_agrees_with_the_defaults(path):
     assert (node.pop("_target_"), node.pop("_partial_")) == (f"dl_course.optim.{path.stem}", True)
     parameters = inspect.signature(factory).parameters.values()
     assert node == {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def test_a_warm_up_over_a_run_of_one_step_leaves_that_step_its_rate():
+    seen = rates(lambda o: optim.cosine(o, total_steps=1, steps_per_epoch=1, warmup=0.98), steps=2)
+    assert seen.tolist() == [RATE, 0]
