@@ -42,7 +42,7 @@ class Crop:
 
     num_uniforms = 2
 
-    def __init__(self, padding: Annotated[int, Ge(0)] = 4):
+    def __init__(self, padding: Annotated[int, Ge(0), Le(1024)] = 4):
         self.padding = padding
 
     def offsets(self, u: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class Crop:
 class Translate(Crop):
     """Shift by at most `pixels` whole pixels in each direction; what comes in is 0. The same map as a padded crop."""
 
-    def __init__(self, pixels: Annotated[int, Ge(0)] = 2):
+    def __init__(self, pixels: Annotated[int, Ge(0), Le(1024)] = 2):
         super().__init__(padding=pixels)
 
 
@@ -172,8 +172,8 @@ class Augment:
         self,
         flip: Annotated[float, Ge(0), Le(1)] = 0.0,
         vertical_flip: Annotated[float, Ge(0), Le(1)] = 0.0,
-        crop: Annotated[int, Ge(0)] = 0,
-        translate: Annotated[int, Ge(0)] = 0,
+        crop: Annotated[int, Ge(0), Le(1024)] = 0,
+        translate: Annotated[int, Ge(0), Le(1024)] = 0,
         scale: Annotated[Sequence[Annotated[float, Gt(0), Le(1)]], Len(2, 2)] = (1.0, 1.0),
         rotation: Annotated[float, Ge(0), Le(180)] = 0.0,
         brightness: Annotated[float, Ge(0), Le(1)] = 0.0,

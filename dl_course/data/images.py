@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from dl_course.data.augment import Augment
@@ -251,7 +251,7 @@ class ImageFolder(Images):
     Raises: ConfigError for a missing or empty folder, one class only, an unknown class, or an unreadable picture.
     """
 
-    image_size: Annotated[int, Ge(1)] = 32
+    image_size: Annotated[int, Ge(1), Le(1024)] = 32
     channels: Literal[1, 3] = 3
     cache: bool = False
 

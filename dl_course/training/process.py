@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Lt
 
 from dl_course.training.trainer import Precision
 
@@ -23,7 +23,7 @@ log = logging.getLogger("dl_course")
 class Settings:
     """The scalars at the top of a configuration: their types and ranges."""
 
-    seed: Annotated[int, Ge(0)] = 0
+    seed: Annotated[int, Ge(0), Lt(2**32)] = 0
     threads: Annotated[int, Ge(1), Le(256)] = 1
     precision: Precision = "32-true"
     resume: str | None = None
