@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from hydra.utils import get_class, instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from dl_course.errors import ConfigError, CourseError
+from dl_course.errors import ConfigError, CourseError, suggest
 from dl_course.training import Task
 
 
@@ -49,14 +50,36 @@ def build_data(config: DictConfig) -> Any:
 
 
 def build_model(config: DictConfig) -> Task:
-    """Instantiate `config.model`, whose sizes may refer to the data's."""
-    return _instantiate(_plain(config.model), "model")
+    """Instantiate `config.model`, whose sizes may refer to the data's. Raises ConfigError if memory cannot hold it."""
+    node = _plain(config.model)
+    _check_memory(node)
+    return _instantiate(node, "model")
 
 
-def check_fit(task: Task, data: Any) -> None:
+def _check_memory(node: Mapping[str, Any]) -> None:
+    """Build the model without its numbers, on torch's meta device, and compare what they will take with the machine.
+
+    Asking for more can succeed, with the operating system ending the program when it writes there.
+    """
+    try:
+        with torch.device("meta"):
+            model = instantiate(dict(node), _convert_="all")
+        size = sum(parameter.nbytes for parameter in model.parameters())
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except Exception:  # not everything can be built so, and not every system tells: the real attempt will say
+        return
+    if 3 * size > memory:
+        raise ConfigError(
+            f"model: its weights take {size / 2**30:,.1f} GiB, and training holds them at least three times "
+            f"(weights, gradients, the best so far)\nthis machine has {memory / 2**30:,.1f} GiB of memory"
+        )
+
+
+def check_fit(task: Task, data: Any, monitor: str = "last") -> None:
     """Pass two samples through the task, so that sizes that do not fit together are found before anything is written.
 
-    Weights, mode and random state stay as they were. Raises ConfigError with the shapes.
+    Weights, mode and random state stay as they were. Raises ConfigError with the shapes, or if `monitor`, a tag such as
+    `val/loss`, names a metric that the task does not compute.
     """
     if not hasattr(data, "example"):
         return
@@ -64,7 +87,7 @@ def check_fit(task: Task, data: Any) -> None:
     training = task.training
     try:
         with torch.no_grad(), torch.random.fork_rng():
-            task.eval().step(batch)
+            computed = task.eval().step(batch)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         if isinstance(error, CourseError):
             raise
@@ -73,6 +96,10 @@ def check_fit(task: Task, data: Any) -> None:
         raise ConfigError(f"the model does not fit the data: {reason}\ntwo samples are {shapes}") from error
     finally:
         task.train(training)
+    stage, _, name = monitor.rpartition("/")
+    if stage and name not in computed:
+        near = suggest(monitor, [f"{stage}/{known}" for known in computed])
+        raise ConfigError(f"callbacks.monitor={monitor}: the model computes {', '.join(computed)}{near}")
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:
@@ -84,6 +111,10 @@ def _plain(node: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(node, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+_REFUSALS = (ValueError, TypeError, ArithmeticError, MemoryError, RuntimeError, MisconfigurationException)
+"""What a constructor raises that cannot do with its arguments."""
 
 
 def _instantiate(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
@@ -103,8 +134,8 @@ def _instantiate(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
             cause = cause.__cause__
         if isinstance(cause, CourseError):
             raise cause from error
-        if isinstance(cause, ValueError | TypeError | MisconfigurationException):
-            raise ConfigError(f"{where}: {str(cause).splitlines()[0]}") from error
+        if isinstance(cause, _REFUSALS):
+            raise ConfigError(f"{where}: {next(iter(str(cause).splitlines()), type(cause).__name__)}") from error
         raise cause from error
 
 

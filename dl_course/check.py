@@ -37,7 +37,7 @@ _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
 class About(TypedDict, total=False):
     """The `experiment` node: what the experiment is."""
 
-    name: str
+    name: Annotated[str, StringConstraints(pattern=r"^\w[\w.+-]*$")]
     topic: str
     about: str
     data: Literal["embedded", "benchmark", "yours"]
@@ -68,13 +68,18 @@ def check(config: DictConfig) -> None:
     needed = [key for key in ("experiment", *NODES, *settings) if key not in OPTIONAL]
     problems: dict[Any, str] = {key: f"the config needs the key '{key}'" for key in needed if key not in resolved}
     for key, value in resolved.items():
-        if key in NODES and not _has_target(value) and not (value is None and key in OPTIONAL):
+        if key in NODES and "_target_" not in (value if isinstance(value, dict) else ()):
+            if value is None and key in OPTIONAL:
+                continue
             problems[key] = f"{key}={_shown(value)}: expected a mapping with a _target_"
         elif key in NODES:
-            for found in _node_problems(value, key):  # model.optimizer is optimizer: the shorter name is reported
+            # model.optimizer is optimizer: the shorter name is reported
+            for found in _node_problems(value, key, _kinds()[key]):
                 problems[found.identity] = min(found.text, problems.get(found.identity, found.text), key=len)
+        elif key in settings and _has_target(value):
+            problems[key] = f"{key}={_shown(value)}: expected {describe(settings[key])}"
         elif key in settings:
-            problems[key] = _too_early(key, value) or _value_problem(key, value, settings[key]) or ""
+            problems[key] = _too_early(key, value) or _misfit(key, value, settings[key]) or ""
         elif key == "experiment":
             problems[key] = _about_problem(value) or ""
         else:
@@ -105,12 +110,12 @@ def _resolve(config: DictConfig) -> dict[str, Any]:
     from dl_course.build import facts_of
 
     copy = OmegaConf.create(OmegaConf.to_container(config))
-    target = OmegaConf.select(copy, "data._target_")
-    if isinstance(target, str):
-        for fact in facts_of(find_target(target, "data")) & copy.data.keys():
-            if not OmegaConf.is_interpolation(copy.data, fact) and copy.data[fact] is None:
-                copy.data[fact] = OPEN
     try:
+        target = OmegaConf.select(copy, "data._target_")
+        if isinstance(target, str):
+            for fact in facts_of(find_target(target, "data")) & copy.data.keys():
+                if not OmegaConf.is_interpolation(copy.data, fact) and copy.data[fact] is None:
+                    copy.data[fact] = OPEN
         resolved = OmegaConf.to_container(copy, resolve=True)
     except InterpolationKeyError as error:
         raise ConfigError(_dangling(error, copy)) from error
@@ -130,6 +135,11 @@ def _dangling(error: InterpolationKeyError, config: Any) -> str:
         f"{error.full_key} refers to ${{{key}}}, which is not in the config"
         f"{suggest(last, near) if isinstance(near, DictConfig) else ''}"
     )
+
+
+def _misfit(path: str, value: Any, annotation: Any) -> str | None:
+    """None where a value, or the object that a node describes, is what the annotation asks for."""
+    return _kind_problem(path, value, annotation) or _value_problem(path, value, annotation)
 
 
 def _value_problem(path: str, value: Any, annotation: Any) -> str | None:
@@ -198,6 +208,8 @@ def describe(annotation: Any) -> str:
         parts = [describe(a) for a in arguments if a is not type(None) and get_origin(a) is not Callable]
         parts = list(dict.fromkeys(part for part in parts if part)) or ["an object"]
         return " or ".join([*parts, *(["null"] if type(None) in arguments else [])])
+    if origin is Callable:
+        return "a function"
     if origin is Literal:
         return ("one of " if len(arguments) > 1 else "") + ", ".join(map(_shown, arguments))
     if origin is tuple and arguments and arguments[-1] is not Ellipsis:
@@ -231,13 +243,16 @@ def _choices(annotation: Any) -> Iterator[str]:
 
 def _about_problem(value: Any) -> str | None:
     known = get_type_hints(About, include_extras=True)
-    for key in value or {}:
+    value = {} if value is None else value
+    if not isinstance(value, dict):
+        return f"experiment={_shown(value)}: expected a mapping"
+    for key in value:
         if key not in known:
             return (
                 f"experiment has no key '{key}'{suggest(key, known)}\n"
                 "an experiment file starts with the line '# @package _global_'"
             )
-        if problem := _value_problem(f"experiment.{key}", value[key], known[key]):
+        if problem := _misfit(f"experiment.{key}", value[key], known[key]):
             return problem
     return None
 
@@ -253,16 +268,21 @@ class _Problem:
     text: str
 
 
-def _node_problems(node: Any, path: str) -> Iterator[_Problem]:
-    """Everything wrong with the calls in this node and below."""
+def _node_problems(node: Any, path: str, wanted: Any = inspect.Parameter.empty) -> Iterator[_Problem]:
+    """Everything wrong with the calls in this node and below. wanted: the annotation of the object to be described."""
     if isinstance(node, list):
         for index, item in enumerate(node):
             yield from _node_problems(item, f"{path}.{index}")
     elif isinstance(node, dict):
+        if wrong := _kind_problem(path, node, wanted):
+            yield _Problem((str(node),), wrong)
+            return
         if "_target_" in node:
             yield from _call_problems(node, path)
+        target = _target_of(node, path)
+        hints = _hints(target) if target else {}
         for key, value in node.items():
-            yield from _node_problems(value, f"{path}.{key}")
+            yield from _node_problems(value, f"{path}.{key}", hints.get(key, inspect.Parameter.empty))
 
 
 def _call_problems(node: dict[str, Any], path: str) -> Iterator[_Problem]:
@@ -287,7 +307,8 @@ def _call_problems(node: dict[str, Any], path: str) -> Iterator[_Problem]:
             problem = None if value is None else _value_problem(f"{path}.{key}", value, hint)
         elif key in keys:
             problem = _too_early(f"{path}.{key}", value) if path == "data" else None
-            problem = problem or _value_problem(f"{path}.{key}", value, hints.get(key, inspect.Parameter.empty))
+            hint = hints.get(key, inspect.Parameter.empty)
+            problem = problem or _value_problem(f"{path}.{key}", value, hint)
         elif open_ended and key != "_args_":
             problem = None
         else:
@@ -300,6 +321,69 @@ def _call_problems(node: dict[str, Any], path: str) -> Iterator[_Problem]:
         for key in keys:
             if parameters[key].default is inspect.Parameter.empty and key not in node:
                 yield _Problem((name, key), f"{path} needs the key '{key}': {describe(hints.get(key, Any))}")
+
+
+def _target_of(node: Any, path: str) -> Any:
+    """What a node calls; None if it is no call, or one that is not allowed."""
+    try:
+        return find_target(str(node["_target_"]), path) if isinstance(node, dict) and "_target_" in node else None
+    except ConfigError:
+        return None
+
+
+@cache
+def _kinds() -> dict[str, Any]:
+    """What each of NODES describes."""
+    from lightning.pytorch import LightningDataModule, Trainer
+    from lightning.pytorch.callbacks import Callback
+
+    from dl_course.training import Regularization, Task
+    from dl_course.training.task import OptimizerFactory, SchedulerFactory
+    from dl_course.training.tensorboard import EventLogger
+
+    return {
+        "data": LightningDataModule,
+        "model": Task,
+        "optimizer": OptimizerFactory | None,  # pyright: ignore[reportOperatorIssue]
+        "scheduler": SchedulerFactory | None,  # pyright: ignore[reportOperatorIssue]
+        "regularization": Regularization | None,
+        "trainer": Trainer,
+        "callbacks": list[Callback],
+        "logger": EventLogger | bool,
+    }
+
+
+def _kind_problem(path: str, node: Any, annotation: Any) -> str | None:
+    """A sentence if this node describes another kind of object than the one that is expected here."""
+    target = _target_of(node, path)
+    if target is None or annotation is inspect.Parameter.empty:
+        return None
+    made = target if inspect.isclass(target) else _hints(target).get("return")
+    partial = bool(node.get("_partial_"))
+    if any(_makes(made, partial, wanted) for wanted in _members(annotation)):
+        return None
+    kind = "_partial_ of " * partial + str(node["_target_"])
+    makers = [arguments[-1] for arguments in map(get_args, _members(annotation)) if arguments[:1] == (...,)]
+    names = [f"a _partial_ that makes a {maker.__name__}" for maker in makers]
+    return f"{path} is {kind}: expected {' or '.join(names) or describe(annotation)}"
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """The parts of a union, or the annotation alone."""
+    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+
+
+def _makes(made: Any, partial: bool, wanted: Any) -> bool:
+    """Whether a call that returns `made`, or with `partial` the function that will, is what is wanted; yes in doubt."""
+    if get_origin(wanted) is Callable:
+        return not partial or any(_makes(one, False, get_args(wanted)[-1]) for one in _members(made))
+    if get_origin(wanted) is Annotated:
+        return _makes(made, partial, get_args(wanted)[0])
+    kind = get_origin(wanted) or wanted
+    kinds = [get_origin(one) or one for one in _members(made)]
+    if kind is Any or (not partial and not all(map(inspect.isclass, kinds))):
+        return True
+    return not partial and inspect.isclass(kind) and any(issubclass(one, kind) for one in kinds)
 
 
 def _list(keys: list[str]) -> str:

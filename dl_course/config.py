@@ -132,10 +132,10 @@ def readable_errors(loader: Loader, overrides: Sequence[str]) -> Iterator[None]:
         raise ConfigError(_unreadable(error.override, loader)) from error
     except ConfigCompositionException as error:
         raise ConfigError(_refused(error, loader, overrides)) from error
-    except ValueError as error:
-        if "Config group override" not in str(error):
+    except (ValueError, TypeError) as error:  # the latter for a list with numbers
+        if (sentence := _no_option(loader, overrides)) is None:
             raise
-        raise ConfigError(_no_option(loader, overrides)) from error
+        raise ConfigError(sentence) from error
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError(_first_lines(error)) from error
 
@@ -174,13 +174,13 @@ def _unreadable(override: str, loader: Loader) -> str:
     )
 
 
-def _no_option(loader: Loader, overrides: Sequence[str]) -> str:
-    """A group was given a number or null."""
+def _no_option(loader: Loader, overrides: Sequence[str]) -> str | None:
+    """A group was given a number, a list or null; None if that is not so."""
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         if loader.repository.group_exists(override.key_or_group) and not isinstance(override.value(), str | dict):
             options = sorted(loader.get_group_options(override.key_or_group))
             return f"'{override.input_line}' names no option of {override.key_or_group}\noptions: {_options(options)}"
-    return "a group takes the name of one of its options"
+    return None
 
 
 def _refused(error: ConfigCompositionException, loader: Loader, overrides: Sequence[str]) -> str:

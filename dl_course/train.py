@@ -58,7 +58,7 @@ def train(config: DictConfig, *, folder: str | Path | None = None, overrides: Se
         plain = plain_config(config)
         if config.init_from:
             _start_from(task, config.init_from)
-        check_fit(task, data)
+        check_fit(task, data, config.callbacks.get("monitor", "last"))
         trainer_of(config, Path())  # an impossible one, such as a missing GPU, is refused before there is a folder
         if config.debug == "dry_run":
             return Run(Path(), {"parameters": _parameters(task)}, task)

@@ -49,7 +49,22 @@ from dl_course.training.process import Settings
         ("+experiment.optimizer.lr=1", "experiment has no key 'optimizer'"),
         ("~model.net.in_features", "model.net needs the key 'in_features': an integer >= 1"),
         ("model.loss=???", "model.loss has no value"),
+        ("~callbacks", "the config needs the key 'callbacks'"),
+        ("~threads", "the config needs the key 'threads'"),
+        ("experiment.name=../up", "experiment.name=../up: expected text that matches"),
+        ("seed=4294967296", "seed=4294967296: expected an integer >= 0 and < 4294967296"),
+        ("data.augment.crop=100000", "data.augment.crop=100000: expected an integer >= 0 and <= 1024"),
+        # objects of another kind
+        ("~model._target_", "expected a mapping with a _target_"),
+        ("+model._partial_=true", "model is _partial_ of dl_course.training.Supervised: expected a Task"),
+        ("regularization._target_=dl_course.mlp.MLP", "regularization is dl_course.mlp.MLP: expected a Regularization"),
+        (
+            "scheduler._target_=dl_course.optim.adam",
+            "scheduler is _partial_ of dl_course.optim.adam: expected a _partial_",
+        ),
+        ("experiment.name=${optimizer}", "experiment.name is _partial_ of dl_course.optim.adam: expected text"),
         # references
+        ("data._target_=${data}", "data._target_"),
         ("model.net.in_features=${data.num_feature}", "${data.num_feature}, which is not in the config"),
         ("data.num_classes=ten", "data.num_classes=ten: expected an integer"),
         # calls that are not allowed
@@ -74,7 +89,7 @@ def test_several_problems_are_named_at_once_and_each_once():
     assert sorted(str(caught.value).splitlines()) == [
         "data.batch_size=0: expected an integer >= 1",
         "optimizer.lr=-1: expected a number > 0",
-        "seed=-1: expected an integer >= 0",
+        "seed=-1: expected an integer >= 0 and < 4294967296",
     ]
 
 

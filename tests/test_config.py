@@ -140,6 +140,8 @@ def test_a_checkout_and_a_wheel_find_their_configs(tmp_path):
         ("mlp_digits", ["optimizer=admm"], "optimizer has no option 'admm'; did you mean 'adam'?"),
         ("mlp_digits", ["optimiser=adam"], "did you mean 'optimizer'?"),
         ("mlp_digits", ["optimizer=null"], "names no option of optimizer"),
+        ("mlp_digits", ["trainer=[1]"], "names no option of trainer"),
+        ("mlp_digits", ["optimizer=[1,[2]]"], "names no option of optimizer"),
         ("mlp_digits", ["optimizr.lr=1"], "did you mean 'optimizer'?"),
         ("mlp_digits", ["optimizer.rl=1"], "optimizer has no key 'rl'; did you mean 'optimizer.lr'?"),
         ("mlp_digits", ["lr=1"], "did you mean 'optimizer.lr'?"),

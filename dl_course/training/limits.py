@@ -25,6 +25,7 @@ class StepLimit(Callback):
     ) -> None:
         if trainer.global_step >= self.max_steps:
             trainer.should_stop = True
+            trainer.check_val_every_n_epoch = 1  # else a run that ends here might have no best weights
 
 
 def total_steps(trainer: Trainer) -> int:
