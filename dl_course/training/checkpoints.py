@@ -13,6 +13,7 @@ import random
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,12 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
                 f"{path}: refused, it holds more than tensors and plain values (unsafe to load)"
             ) from error
         raise RunError(f"{path}: damaged or incomplete checkpoint ({size} bytes){remedy}") from error
-    ours = content.get("dl_course") if isinstance(content, dict) else None
-    if not isinstance(ours, dict) or "config" not in content or "state_dict" not in content:
+    keys = ("dl_course", "config", "state_dict")
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in keys):
         raise ConfigError(f"{path}: a torch file, but not a checkpoint of dl-course (no configuration in it)")
-    if ours.get("format") != FORMAT:
-        raise ConfigError(f"{path}: checkpoint format {ours.get('format')}, this program reads format {FORMAT}")
+    found = content["dl_course"].get("format")
+    if found != FORMAT:
+        raise ConfigError(f"{path}: checkpoint format {found}, this program reads format {FORMAT}")
     return content
 
 
@@ -188,6 +190,7 @@ class Checkpoints(Checkpoint):
     def write(self, trainer: Trainer) -> None:
         """Write what changed, best first: should the program die in between, going on from the older state finds the
         same best weights again."""
+        _refuse_lost_weights(trainer)
         self._write_best(trainer)
         self._make_room(trainer)
         trainer.save_checkpoint(self.folder / RESUME)
@@ -237,6 +240,7 @@ class Checkpoints(Checkpoint):
             and (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         ):
             if ending:
+                _refuse_lost_weights(trainer)
                 trainer.save_checkpoint(self.folder / HELD)
                 self._holds = True
             else:
@@ -289,6 +293,15 @@ def _evaluated(trainer: Trainer, task: LightningModule) -> dict[str, torch.Tenso
     return {name: tensor.detach().cpu().clone() for name, tensor in {**task.state_dict(), **averages}.items()}
 
 
+def _refuse_lost_weights(trainer: Trainer) -> None:
+    """Raise RunError if a weight is not finite: a finite loss can have a gradient that is not."""
+    if not all(parameter.isfinite().all() for parameter in trainer.lightning_module.parameters()):
+        raise RunError(
+            f"step {trainer.global_step}: the weights are no longer finite, no checkpoint was overwritten; "
+            "lower optimizer.lr or set trainer.gradient_clip_val=1"
+        )
+
+
 def _keep(newest: Path, previous: Path) -> None:
     """Make `previous` another name of the file `newest`, without a moment in which either is missing."""
     link = previous.with_name(f".{previous.name}.{os.getpid()}.tmp")
@@ -307,11 +320,22 @@ def probe(folder: str | Path, module: torch.nn.Module | None = None) -> None:
     one before, the latter two with up to two numbers of the optimiser's beside each weight.
     """
     folder = Path(folder)
+    try:
+        _try_out(folder, module)
+    except RunError:
+        with suppress(OSError):
+            folder.rmdir()  # a new folder, still empty
+        raise
+
+
+def _try_out(folder: Path, module: torch.nn.Module | None) -> None:
     trial = folder / f".probe.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        trial.write_bytes(b"\0" * 4096)
-        trial.unlink()
+        try:
+            trial.write_bytes(b"\0" * 4096)
+        finally:
+            trial.unlink(missing_ok=True)
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise RunError(f"cannot write into {folder}: {error.strerror or error}") from error

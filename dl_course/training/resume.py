@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from dl_course.errors import ConfigError
 from dl_course.training import runs
@@ -55,6 +57,8 @@ def continued(config: DictConfig, overrides: Sequence[str] | None = None) -> Con
         if config.resume == "latest":
             return Continuation(run, config)  # stopped before it had written anything: start it again, in its folder
         raise ConfigError(f"resume={config.resume}: not a run folder (no {runs.CONFIG} and no checkpoint in it)")
+    if not isinstance(stored.get("trainer"), DictConfig):
+        raise ConfigError(f"resume={run}: its configuration has no trainer")
     wanted, had = _flat(config), _flat(stored)
     touched = set(wanted) | set(had)
     if overrides is not None:
@@ -75,7 +79,8 @@ def continued(config: DictConfig, overrides: Sequence[str] | None = None) -> Con
         more = f" and {len(different) - 4} more" if len(different) > 4 else ""
         raise ConfigError(
             f"resume={run}: the run has another configuration: {shown}{more}\n"
-            f"only {', '.join(MAY_CHANGE[:4])} and what is logged may change; init_from={run} starts a new run from its weights"
+            f"only {', '.join(MAY_CHANGE[:4])} and what is logged may change; "
+            f"init_from={run} starts a new run from its weights"
         )
     limits = ("trainer.max_epochs", "trainer.max_steps")
     before = [OmegaConf.select(stored, limit) for limit in limits]
@@ -93,11 +98,9 @@ def _refuse_too_short(run: Path, config: DictConfig, checkpoint: Path | None) ->
         return
     state = load_checkpoint(checkpoint)
     epochs = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    for name, done, limit in (
-        ("max_epochs", epochs, config.trainer.max_epochs),
-        ("max_steps", state["global_step"], config.trainer.max_steps),
-    ):
-        if limit is not None and limit < done:
+    for name, done in (("max_epochs", epochs), ("max_steps", state["global_step"])):
+        limit = config.trainer.get(name)
+        if isinstance(limit, int) and limit < done:
             raise ConfigError(f"resume={run}: trainer.{name}={limit}, but the run has {done} {name[4:]} already")
 
 
@@ -107,7 +110,10 @@ def _under(key: str, prefixes: Iterable[str]) -> bool:
 
 def _flat(config: DictConfig) -> dict[str, Any]:
     """The configuration as {"optimizer.lr": 0.001, …}, references resolved."""
-    container = OmegaConf.to_container(config, resolve=True)
+    try:
+        container = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
     assert isinstance(container, dict)
     return flat({str(key): value for key, value in container.items()})
 
@@ -122,7 +128,11 @@ def _stored(run: Path, checkpoint: Path | None) -> DictConfig | None:
             )
         return DictConfig(content["config"])
     if (run / runs.CONFIG).is_file():
-        loaded = OmegaConf.load(run / runs.CONFIG)
-        assert isinstance(loaded, DictConfig)
+        try:
+            loaded = OmegaConf.load(run / runs.CONFIG)
+        except (OSError, ValueError, YAMLError) as error:
+            raise ConfigError(f"{run / runs.CONFIG} cannot be read: {str(error).splitlines()[0]}") from error
+        if not isinstance(loaded, DictConfig):
+            raise ConfigError(f"{run / runs.CONFIG}: expected a mapping, not a list")
         return loaded
     return None

@@ -6,6 +6,7 @@ They are forked from a server that has imported everything once: a run takes abo
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import json
 import multiprocessing
@@ -27,7 +28,8 @@ IMPORTED_LATER = (
 )  # fmt: skip
 
 Blow = tuple[str, int, int]
-"""A place in the program, which visit to it (the first is 1), and the signal that is sent there."""
+"""A place in the program, which visit to it (the first is 1), and the signal that is sent there. Place "fill": at that
+training step, all but so many bytes of the disk are taken."""
 
 # -- for a test --------------------------------------------------------------------------------------------------------
 
@@ -35,7 +37,8 @@ Blow = tuple[str, int, int]
 def start(folder: Path, words: Sequence[str], *blows: Blow, user: int | None = None) -> Any:
     """Start `dl-course train experiment=<words>` in `folder`; returns the process. What it prints is in output.txt.
 
-    user: the number of the user to become.
+    user: the number of the user to become when the model is built, before there is a run folder; from then on nothing
+    of the installation is read, which that user may not be allowed to.
     """
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload([__name__, *IMPORTED_LATER])
@@ -96,6 +99,12 @@ def digest(path: Path) -> str:
     return hashlib.sha256(b"".join(name.encode() + state[name].numpy().tobytes() for name in sorted(state))).hexdigest()
 
 
+def fill(disk: Path, leave: int) -> None:
+    """Leave so many bytes of a disk free."""
+    stat = os.statvfs(disk)
+    (disk / "filler").write_bytes(b"\0" * max(0, stat.f_bavail * stat.f_frsize - leave))
+
+
 # -- in the process ----------------------------------------------------------------------------------------------------
 
 
@@ -106,13 +115,25 @@ def _run(folder: Path, words: list[str], blows: Sequence[Blow], user: int | None
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     if user is not None:
-        os.setgid(user)
-        os.setuid(user)
+        _become(user)
     for blow in blows:
         _plant(*blow)
     os.environ.pop("DL_COURSE_QUIET", None)
     experiment, *overrides = words
     sys.exit(main(["train", f"experiment={experiment}", "callbacks.progress=false", *overrides]))
+
+
+def _become(user: int) -> None:
+    train = importlib.import_module("dl_course.train")
+    original = train.build_model
+
+    def build_model(config: Any) -> Any:
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+        return original(config)
+
+    train.build_model = build_model  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _plant(place: str, visit: int, number: int) -> None:
@@ -125,8 +146,10 @@ def _plant(place: str, visit: int, number: int) -> None:
         return visits == visit
 
     def strike() -> None:
+        if place == "fill":
+            return fill(Path.cwd(), leave=number)
         Path("members.txt").write_text(str(len(members(os.getpid()))))
-        os.kill(os.getpid(), number)
+        return os.kill(os.getpid(), number)
 
     def striking(owner: Any, name: str, after: bool = False, of: Callable[..., bool] = lambda *_: True) -> None:
         original = getattr(owner, name)
@@ -164,5 +187,10 @@ def _plant(place: str, visit: int, number: int) -> None:
     elif place == "optimizer":
         striking(Supervised, "optimizer_step", after=True)
     else:
-        names = {"step": "training_step", "validation": "validation_step", "evaluation": "test_step"}
+        names = {
+            "step": "training_step",
+            "fill": "training_step",
+            "validation": "validation_step",
+            "evaluation": "test_step",
+        }
         striking(Supervised, names.get(place, place))
