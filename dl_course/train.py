@@ -215,9 +215,13 @@ def _number(value: float | None) -> str:
 
 def next_commands(run: Run) -> list[tuple[str, str]]:
     """Three commands worth typing after a run."""
-    experiment = OmegaConf.load(run.path / runs.CONFIG).experiment.name
+    config = OmegaConf.load(run.path / runs.CONFIG)
+    words = [f"experiment={config.experiment.name}"]
+    if config.experiment.data == "yours":  # such an experiment does not run without its file
+        words += [f"data.{key}={config.data[key]}" for key in ("path", "target", "root") if config.data.get(key)]
+    words += [f"optimizer.lr={config.optimizer.lr / 2:g}"]
     return [
         (f"dl-course eval {run.path}", "the same numbers again, from the folder alone"),
         ("tensorboard --logdir runs", "curves, graph and hyperparameters"),
-        (f"dl-course train experiment={experiment} optimizer.lr=0.01", "the same with one knob turned"),
+        (f"dl-course train {' '.join(words)}", "the same with one knob turned"),
     ]

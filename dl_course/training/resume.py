@@ -21,6 +21,7 @@ MAY_CHANGE = (
     "trainer.max_epochs",
     "trainer.max_steps",
     "data.root",
+    "data.path",
     "threads",
     "logger",
     *(f"callbacks.{name}" for name in VIEWS),
@@ -61,6 +62,7 @@ def continued(config: DictConfig, overrides: Sequence[str] | None = None) -> Con
         raise ConfigError(f"resume={run}: its configuration has no trainer")
     wanted, had = _flat(config), _flat(stored)
     touched = set(wanted) | set(had)
+    typed = None
     if overrides is not None:
         typed = [override.lstrip("+~").split("=")[0].split("@")[0].replace("/", ".") for override in overrides]
         touched = {"experiment.name" if "experiment" in typed else "", *(key for key in touched if _under(key, typed))}
@@ -79,13 +81,14 @@ def continued(config: DictConfig, overrides: Sequence[str] | None = None) -> Con
         more = f" and {len(different) - 4} more" if len(different) > 4 else ""
         raise ConfigError(
             f"resume={run}: the run has another configuration: {shown}{more}\n"
-            f"only {', '.join(MAY_CHANGE[:4])} and what is logged may change; "
+            f"only {', '.join(MAY_CHANGE[:5])} and what is logged may change; "
             f"init_from={run} starts a new run from its weights"
         )
     limits = ("trainer.max_epochs", "trainer.max_steps")
     before = [OmegaConf.select(stored, limit) for limit in limits]
     for key in MAY_CHANGE:
-        if overrides is None or any(_under(flat_key, [key]) for flat_key in touched):
+        named = typed is None or any(_under(word, [key]) for word in typed)  # trainer=cpu leaves the run's max_epochs
+        if named and any(_under(flat_key, [key]) for flat_key in wanted):
             OmegaConf.update(stored, key, OmegaConf.select(config, key), merge=False, force_add=True)
     prolonged = before != [OmegaConf.select(stored, limit) for limit in limits]
     _refuse_too_short(run, stored, checkpoint)

@@ -256,6 +256,19 @@ def test_a_limit_below_what_is_done_is_refused_with_both_numbers(whole, limit):
         dl.train(config(f"resume={whole[0]}", limit))
 
 
+def test_a_group_that_is_typed_on_resuming_leaves_the_runs_limits(whole):
+    """`trainer=auto` names the whole group, but no number of epochs: the run is finished, and not prolonged to 60."""
+    again = dl.train(dl.compose("mlp_digits", [f"resume={whole[0]}", "trainer=auto"]), overrides=["trainer=auto"])
+    assert again.metrics["epochs"] == 3
+
+
+def test_the_next_commands_can_be_typed(whole, tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n" + "".join(f"{i % 7},{i % 7 + i % 3}\n" for i in range(50)))
+    run = dl.train(dl.compose("linear_csv", ["data.path=t.csv", "data.target=b", "trainer.max_epochs=1"]))
+    command = sys.modules["dl_course.train"].next_commands(run)[2][0]
+    assert command == "dl-course train experiment=linear_csv data.path=t.csv data.target=b optimizer.lr=0.5"
+
+
 def test_a_damaged_state_is_named_and_the_older_one_can_be_taken(whole, monkeypatch):
     run = dl.train(config("callbacks.save_every=0")).path
     state = run / "resume.ckpt"
