@@ -159,6 +159,8 @@ def _value_problem(path: str, value: Any, annotation: Any) -> str | None:
         words = [word for word in (value if isinstance(value, list) else [value]) if word not in choices]
         near = suggest(words[0], choices) if words and isinstance(words[0], str) else ""
         return f"{path}={_shown(value)}: expected {describe(annotation)}{near}"
+    if any(isinstance(part, int) and abs(part) >= 2**63 for part in (value if isinstance(value, list) else [value])):
+        return f"{path}={_shown(value)}: integers here have at most 63 bits"
     return None
 
 

@@ -54,6 +54,8 @@ from dl_course.training.process import Settings
         ("experiment.name=../up", "experiment.name=../up: expected text that matches"),
         ("seed=4294967296", "seed=4294967296: expected an integer >= 0 and < 4294967296"),
         ("data.augment.crop=100000", "data.augment.crop=100000: expected an integer >= 0 and <= 1024"),
+        ("regularization.l1=100000000000000000000", "integers here have at most 63 bits"),
+        ("model.net.hidden=[100000000000000000000]", "integers here have at most 63 bits"),
         # objects of another kind
         ("~model._target_", "expected a mapping with a _target_"),
         ("+model._partial_=true", "model is _partial_ of dl_course.training.Supervised: expected a Task"),
