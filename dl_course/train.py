@@ -219,7 +219,7 @@ def next_commands(run: Run) -> list[tuple[str, str]]:
     words = [f"experiment={config.experiment.name}"]
     if config.experiment.data == "yours":  # such an experiment does not run without its file
         words += [f"data.{key}={config.data[key]}" for key in ("path", "target", "root") if config.data.get(key)]
-    words += [f"optimizer.lr={config.optimizer.lr / 2:g}"]
+    words += [f"optimizer.lr={config.optimizer.lr / 2:g}"] if config.get("optimizer") else ["seed=1"]
     return [
         (f"dl-course eval {run.path}", "the same numbers again, from the folder alone"),
         ("tensorboard --logdir runs", "curves, graph and hyperparameters"),
