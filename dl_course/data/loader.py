@@ -11,6 +11,9 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any, Protocol
 
 import torch
@@ -211,7 +214,13 @@ class BatchLoader:
             # Workers only index tensors: what a thread of the parent (TensorBoard's writer) holds cannot block them.
             warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
             warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # more workers than cores
-            self._iterator = iter(self._workers)
+            if self._iterator is not None:
+                self._iterator = iter(self._workers)
+            else:
+                with _signals_held_back():
+                    self._iterator = iter(self._workers)
+                # At the program's end multiprocessing asks by SIGTERM, which they ignore, and waits for ever.
+                Finalize(self._iterator, _kill, (self._iterator._workers,), exitpriority=0)
         return self._iterator
 
     def close(self) -> None:
@@ -231,10 +240,33 @@ class _Pending:
         return self.keys
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
 def _leave_signals_to_the_program(worker: int) -> None:
     """Ctrl-C in a terminal, and `timeout`, strike the workers too; but the program saves first, and then ends them."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Keep both signals from this process, and from those that it starts until they ignore them themselves."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _kill(workers: Sequence[BaseProcess]) -> None:
+    for worker in workers:
+        worker.kill()
 
 
 def _rank_and_world() -> tuple[int, int]:

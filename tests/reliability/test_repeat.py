@@ -15,8 +15,8 @@ import torch
 from tests.reliability.children import outcome, run_in
 
 WORDS = [
-    "experiment=mlp_digits", "trainer.max_epochs=2", "model.net.hidden=[11]", "data.augment.rotation=10", "scheduler=none",
-    "callbacks.graph=false",
+    "experiment=mlp_digits", "trainer.max_epochs=2", "model.net.hidden=[11]", "data.augment.rotation=10",
+    "scheduler=none", "callbacks.graph=false",
 ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,13 @@ def launched(folder: Path, *words: str, program: str = "") -> subprocess.Popen:
         )
 
 
+def end(process: subprocess.Popen) -> None:
+    """Leave nothing behind, whatever the test found."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def wait_for(condition, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -104,12 +112,12 @@ def test_a_signal_to_the_whole_group_as_from_a_terminal_or_timeout(number, code,
     """Ctrl-C and `timeout` strike the worker processes, too."""
     process = launched(tmp_path, *LONG)
     try:
-        wait_for(lambda: len(members(process.pid)) == 5)  # two workers for train, two for val: the second epoch
+        wait_for(lambda: len(members(process.pid)) == 5)  # two workers for train, two for val, just started
         os.killpg(process.pid, number)
         assert process.wait(30) == code, said(tmp_path)
         wait_for(lambda: not members(process.pid), 10)
     finally:
-        process.kill()
+        end(process)
     (word,) = the_command_of(tmp_path)
     assert "Traceback" not in said(tmp_path)
     assert (tmp_path / word.removeprefix("resume=") / "resume.ckpt").is_file()
@@ -137,5 +145,25 @@ sys.exit(main())
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == -signal.SIGINT  # a shell shows 130
     finally:
-        process.kill()
+        end(process)
     assert not (run_in(tmp_path) / "metrics.json").exists()
+
+
+def test_a_run_whose_worker_is_lost_ends_all_the_same(tmp_path):
+    """At its end a program asks its workers to leave by SIGTERM, which they ignore, and waits for them."""
+    program = """
+import os, signal, sys
+from dl_course.cli import main
+from dl_course.training import Supervised
+def bereft(self, batch, batch_idx):
+    os.kill(self.trainer.train_dataloader._iterator._workers[0].pid, signal.SIGKILL)
+Supervised.validation_step = bereft
+sys.exit(main())
+"""
+    process = launched(tmp_path, *LONG, program=program)
+    try:
+        assert process.wait(60) == 1, said(tmp_path)
+        assert len(said(tmp_path).splitlines()) <= 5
+        wait_for(lambda: not members(process.pid), 10)
+    finally:
+        end(process)
