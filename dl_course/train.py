@@ -106,7 +106,8 @@ def _fit(config: DictConfig, plain: dict[str, Any], data: Any, task: Any, run: P
             "seed": config.seed,
         }
         if trainer.is_global_zero:
-            _log_hyperparameters(trainer, plain, evaluated, steps)
+            # One step further: where a run goes on, be it from its last step, it replaces what lies beyond.
+            _log_hyperparameters(trainer, plain, evaluated, steps + 1)
             runs.write_metrics(run, {**metrics, "run": environment | {"threads": config.threads}})
             log.info("%s", metrics)
     return Run(run, metrics, task.eval())
@@ -142,11 +143,11 @@ def _position(run: Path) -> tuple[int, int]:
     return last["global_step"], last["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
 
 
-def _log_hyperparameters(trainer: Trainer, plain: dict[str, Any], evaluated: dict[str, float], steps: int) -> None:
+def _log_hyperparameters(trainer: Trainer, plain: dict[str, Any], evaluated: dict[str, float], step: int) -> None:
     """The HParams tab shows the chosen values beside the final metrics, measured on the best checkpoint."""
     if isinstance(trainer.logger, EventLogger):
         final = {f"final/{tag}": value for tag, value in evaluated.items()}
-        trainer.logger.log_hyperparams(hyperparameters(plain), final, step=steps)
+        trainer.logger.log_hyperparams(hyperparameters(plain), final, step=step)
 
 
 def _start_from(task: torch.nn.Module, source: str) -> None:
@@ -219,7 +220,7 @@ def next_commands(run: Run) -> list[tuple[str, str]]:
     words = [f"experiment={config.experiment.name}"]
     if config.experiment.data == "yours":  # such an experiment does not run without its file
         words += [f"data.{key}={config.data[key]}" for key in ("path", "target", "root") if config.data.get(key)]
-    words += [f"optimizer.lr={config.optimizer.lr / 2:g}"] if config.get("optimizer") else ["seed=1"]
+    words += [f"optimizer.lr={config.optimizer.lr / 2:g}"] if "optimizer" in config and config.optimizer else ["seed=1"]
     return [
         (f"dl-course eval {run.path}", "the same numbers again, from the folder alone"),
         ("tensorboard --logdir runs", "curves, graph and hyperparameters"),

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from annotated_types import Ge, Gt
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
@@ -61,6 +62,9 @@ def build_trainer(
     shard themselves over processes, so that the order of samples does not depend on how many there are.
     """
     quieten()
+    # With deterministic algorithms torch fills each new tensor first, in case it is read before it is written; on small
+    # models that is a good part of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     if check_val_every_n_epoch > max_epochs:
         raise ValueError(f"check_val_every_n_epoch={check_val_every_n_epoch} is never reached: max_epochs={max_epochs}")
     return Trainer(
