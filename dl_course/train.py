@@ -84,6 +84,7 @@ def _fit(config: DictConfig, plain: dict[str, Any], data: Any, task: Any, run: P
     runs.write_text(run / runs.CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain)))
     # 0, too, replaces: a run that was killed before its first save may have drawn points of its curves.
     first_step = load_checkpoint(checkpoint)["global_step"] + 1 if checkpoint else 0
+    runs.let_events_follow(run)
     trainer = trainer_of(config, run, first_step)
     with closing(trainer.logger) if isinstance(trainer.logger, EventLogger) else nullcontext():
         began = time.monotonic()

@@ -125,3 +125,14 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     """The metrics of a finished run, without the description of its environment."""
     metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     return {key: value for key, value in metrics.items() if key != "run"}
+
+
+def let_events_follow(folder: Path) -> None:
+    """Wait, for a second at most, until a new event file is named after those of the run that is continued.
+
+    TensorBoard reads the files of a run in the order of their names, which hold the second in which each was begun; in
+    the wrong order, what an interrupted run had begun with would replace what its continuation draws.
+    """
+    begun = [int(file.name.split(".")[3]) for file in folder.glob("events.out.tfevents.*")]
+    while begun and int(time.time()) <= max(begun) < time.time() + 2:
+        time.sleep(0.02)

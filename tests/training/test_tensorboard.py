@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 import dl_course as dl
 from dl_course.build import plain_config
+from dl_course.training.runs import let_events_follow
 from dl_course.training.tensorboard import EventLogger, hyperparameters
 
 
@@ -64,3 +66,15 @@ def test_train_and_val_share_a_chart(tmp_path: Path, metric: str):
     steps = {tag: [event.step for event in events.Scalars(tag)] for tag in (*charts[metric], "epoch", "optimizer/lr")}
     assert len(set(map(tuple, steps.values()))) == 1  # one axis for all of them
     assert [event.value for event in events.Scalars("epoch")] == [1.0, 2.0]
+
+
+def test_the_events_of_a_continuation_are_read_after_those_before_it(tmp_path: Path):
+    """Names hold the second of their beginning: a new file must not share it with one that is there already."""
+    begun = int(time.time())
+    (tmp_path / f"events.out.tfevents.{begun}.host.99999.0").touch()
+    let_events_follow(tmp_path)
+    assert int(time.time()) > begun
+    (tmp_path / f"events.out.tfevents.{begun + 10_000}.host.1.0").touch()  # a clock that was put back
+    started = time.monotonic()
+    let_events_follow(tmp_path)
+    assert time.monotonic() - started < 1
