@@ -20,7 +20,7 @@ from dl_course.check import check
 from dl_course.errors import ConfigError, RunError
 from dl_course.evaluate import evaluate, load, task_metrics
 from dl_course.training import runs
-from dl_course.training.checkpoints import BEST, RESUME, load_checkpoint, probe
+from dl_course.training.checkpoints import BEST, RESUME, load_checkpoint, probe, steps_and_epochs
 from dl_course.training.interrupts import leaving_at_once
 from dl_course.training.process import log, log_file, seed_everything, threads
 from dl_course.training.resume import continued
@@ -141,7 +141,7 @@ def _position(run: Path) -> tuple[int, int]:
     last = load_checkpoint(run / RESUME) if (run / RESUME).is_file() else {}
     if not last.get("global_step"):
         raise RunError("training ended after 0 steps: nothing was learned")
-    return last["global_step"], last["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    return steps_and_epochs(last)
 
 
 def _log_hyperparameters(trainer: Trainer, plain: dict[str, Any], evaluated: dict[str, float], step: int) -> None:

@@ -180,9 +180,6 @@ class DataModule(LightningDataModule):
         """Batches of the test split, or None where there is none."""
         return self.loader("test") if "test" in self.splits else None
 
-    def predict_dataloader(self) -> BatchLoader:
-        return self.loader("test" if "test" in self.splits else "val")
-
     # Checkpoints
 
     def state_dict(self) -> dict[str, Any]:

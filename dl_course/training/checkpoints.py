@@ -92,6 +92,11 @@ def refuse_url(path: str | Path) -> None:
         raise ConfigError(f"{path}: checkpoints are loaded from local files only")
 
 
+def steps_and_epochs(state: Mapping[str, Any]) -> tuple[int, int]:
+    """The optimiser steps and the whole epochs that a state for resuming has behind it."""
+    return state["global_step"], state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+
+
 def header(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """What every checkpoint of ours begins with: format, kind and the resolved configuration."""
     from dl_course import __version__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from yaml import YAMLError
 
 from dl_course.errors import ConfigError
 from dl_course.training import runs
-from dl_course.training.checkpoints import PREVIOUS, RESUME, load_checkpoint
+from dl_course.training.checkpoints import PREVIOUS, RESUME, load_checkpoint, steps_and_epochs
 from dl_course.training.tensorboard import flat
 
 VIEWS = ("progress", "graph", "histograms", "images", "confusion", "misclassified", "views_every")
@@ -53,7 +53,8 @@ def continued(config: DictConfig, overrides: Sequence[str] | None = None) -> Con
     checkpoint = next((run / name for name in (RESUME, PREVIOUS) if (run / name).is_file()), None)
     if run.is_file():  # a checkpoint itself, such as the older one where the newest is damaged
         run, checkpoint = run.parent, run
-    stored = _stored(run, checkpoint)
+    state = load_checkpoint(checkpoint) if checkpoint is not None else None
+    stored = _stored(run, checkpoint, state)
     if stored is None:
         if config.resume == "latest":
             return Continuation(run, config)  # stopped before it had written anything: start it again, in its folder
@@ -91,17 +92,14 @@ def continued(config: DictConfig, overrides: Sequence[str] | None = None) -> Con
         if named and any(_under(flat_key, [key]) for flat_key in wanted):
             OmegaConf.update(stored, key, OmegaConf.select(config, key), merge=False, force_add=True)
     prolonged = before != [OmegaConf.select(stored, limit) for limit in limits]
-    _refuse_too_short(run, stored, checkpoint)
+    if state is not None:
+        _refuse_too_short(run, stored, state)
     return Continuation(run, stored, checkpoint, finished=runs.is_finished(run) and not prolonged)
 
 
-def _refuse_too_short(run: Path, config: DictConfig, checkpoint: Path | None) -> None:
+def _refuse_too_short(run: Path, config: DictConfig, state: Mapping[str, Any]) -> None:
     """Raise ConfigError if the run is beyond its limits already."""
-    if checkpoint is None:
-        return
-    state = load_checkpoint(checkpoint)
-    epochs = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    for name, done in (("max_epochs", epochs), ("max_steps", state["global_step"])):
+    for name, done in zip(("max_steps", "max_epochs"), steps_and_epochs(state)):
         limit = config.trainer.get(name)
         if isinstance(limit, int) and limit < done:
             raise ConfigError(f"resume={run}: trainer.{name}={limit}, but the run has {done} {name[4:]} already")
@@ -121,15 +119,14 @@ def _flat(config: DictConfig) -> dict[str, Any]:
     return flat({str(key): value for key, value in container.items()})
 
 
-def _stored(run: Path, checkpoint: Path | None) -> DictConfig | None:
+def _stored(run: Path, checkpoint: Path | None, state: Mapping[str, Any] | None) -> DictConfig | None:
     """The configuration of a run: from a checkpoint, or from its config.yaml if it was stopped before the first one."""
-    if checkpoint is not None:
-        content = load_checkpoint(checkpoint)
-        if content["dl_course"]["kind"] != "resume":
+    if state is not None:
+        if state["dl_course"]["kind"] != "resume":
             raise ConfigError(
                 f"resume={checkpoint}: holds weights only; init_from={checkpoint} starts a new run from them"
             )
-        return DictConfig(content["config"])
+        return DictConfig(state["config"])
     if (run / runs.CONFIG).is_file():
         try:
             loaded = OmegaConf.load(run / runs.CONFIG)
